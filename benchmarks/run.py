@@ -1,0 +1,313 @@
+"""Measure the design's budgets as ratios, each against something timed in the same rounds on the same machine.
+
+    python benchmarks/run.py [--rounds N] [--local-python PATH] [--only NAME ...] [--markdown FILE]
+
+Two virtual environments are made once in the cache folder: `host` (this project and pytest) and `local` (pytest alone,
+for the interpreter given with --local-python: it should be the same build as the image's, or the ratio says more about
+interpreters than about us). A stage's image is `envpar-base:py3.N` of the same minor version, see
+`fixtures/setup_engine.py`. Commands of a pair take turns, the median of each is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pytest-envpar" / "bench"
+REAL_SUITE = "more-itertools==10.7.0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One budget: what was measured, its ratio (or difference) and what the design allows."""
+
+    name: str
+    against: str
+    ours_s: float
+    theirs_s: float
+    value: float
+    unit: str
+    budget: float
+    rounds: int
+
+    @property
+    def met(self) -> bool:
+        return self.value <= self.budget
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Where things are: two interpreters, the image, a scratch folder."""
+
+    host: Path
+    local: Path
+    image: str
+    baked: str
+    scratch: Path
+    rounds: int
+
+    def project(self, name: str, tests: int) -> Path:
+        """A project with ``tests`` trivial tests in files of 100."""
+        root = self.scratch / name
+        (root / "tests").mkdir(parents=True, exist_ok=True)
+        self.configure(root)
+        for number in range(0, tests, 100):
+            body = "".join(
+                f"def test_{n}():\n    assert {n} == {n}\n\n" for n in range(min(100, tests - number))
+            )
+            (root / "tests" / f"test_{number // 100:04}.py").write_text(body)
+        return root
+
+    def configure(self, root: Path) -> None:
+        (root / "envpar.toml").write_text(f'[stages.qa]\nimage = "{self.image}"\nnetwork = "none"\n')
+        (root / "pytest.ini").write_text("[pytest]\n")
+
+    def stage_run(self, root: Path, *more: str) -> float:
+        return timed([str(self.host), "-m", "pytest", "-q", "--env=qa", *more], root)
+
+    def local_run(self, root: Path, *more: str) -> float:
+        return timed([str(self.local), "-m", "pytest", "-q", *more], root)
+
+    def pairs(
+        self, ours: Callable[[], float], theirs: Callable[[], float]
+    ) -> tuple[list[float], list[float]]:
+        """Both in turn, after one round that does not count."""
+        left, right = [], []
+        for number in range(self.rounds + 1):
+            one, other = ours(), theirs()
+            if number:
+                left.append(one)
+                right.append(other)
+        return left, right
+
+
+def timed(command: list[str], cwd: Path) -> float:
+    """Wall seconds of a command that must succeed."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))
+    }
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+    seconds = time.perf_counter() - start
+    if done.returncode != 0:
+        told = f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        sys.exit(f"{' '.join(command)} in {cwd} ended with {done.returncode}\n{told}")
+    return seconds
+
+
+def ratio(name: str, against: str, ours: list[float], theirs: list[float], budget: float) -> Result:
+    left, right = statistics.median(ours), statistics.median(theirs)
+    return Result(name, against, left, right, left / right, "x", budget, len(ours))
+
+
+def single(bench: Bench) -> Iterator[Result]:
+    """A single cold test against a bare `docker run` of an image with pytest baked in."""
+    root = bench.project("single", 1)
+    bare = ["docker", "run", "--rm", "--network=none", "-v", f"{root}:{root}", "-w", str(root), bench.baked]
+    bare += ["/venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ours, theirs = bench.pairs(lambda: bench.stage_run(root), lambda: timed(bare, root))
+    yield ratio("a single test, cold container", "bare docker run, pytest baked in", ours, theirs, 1.25)
+
+
+def thousand(bench: Bench) -> Iterator[Result]:
+    """1,000 trivial tests beyond start-up."""
+    one, many = bench.project("single", 1), bench.project("thousand", 1000)
+    rounds = []
+    for number in range(bench.rounds + 1):
+        row = bench.stage_run(many), bench.stage_run(one), bench.local_run(many), bench.local_run(one)
+        if number:
+            rounds.append(row)
+    ours = [row[0] - row[1] for row in rounds]
+    theirs = [row[2] - row[3] for row in rounds]
+    yield ratio("1,000 trivial tests, beyond start-up", "local pytest", ours, theirs, 1.15)
+
+
+def ten_thousand(bench: Bench) -> Iterator[Result]:
+    """10,000 trivial tests, whole wall."""
+    root = bench.project("ten-thousand", 10_000)
+    ours, theirs = bench.pairs(lambda: bench.stage_run(root), lambda: bench.local_run(root))
+    yield ratio("10,000 trivial tests, whole run", "local pytest", ours, theirs, 1.05)
+
+
+def real(bench: Bench) -> Iterator[Result]:
+    """A third-party suite: at most 1.10 of local plus one container start."""
+    root = third_party(bench)
+    one = bench.project("single", 1)
+    rounds = []
+    for number in range(bench.rounds + 1):
+        row = (
+            bench.stage_run(root, "tests"),
+            bench.local_run(root, "tests"),
+            bench.stage_run(one),
+            bench.local_run(one),
+        )
+        if number:
+            rounds.append(row)
+    ours = [row[0] - (row[2] - row[3]) for row in rounds]
+    theirs = [row[1] for row in rounds]
+    yield ratio(f"suite of {REAL_SUITE}, less one start", "local pytest", ours, theirs, 1.10)
+
+
+def without(bench: Bench) -> Iterator[Result]:
+    """A run without a stage: milliseconds beyond pytest alone."""
+    root = bench.project("single", 1)
+    with_us = [str(bench.host), "-m", "pytest", "-q"]
+    blocked = [str(bench.host), "-m", "pytest", "-q", "-p", "no:envpar"]
+    ours, theirs = bench.pairs(lambda: timed(with_us, root), lambda: timed(blocked, root))
+    left, right = statistics.median(ours), statistics.median(theirs)
+    yield Result(
+        "a run without --env",
+        "the same with -p no:envpar",
+        left,
+        right,
+        (left - right) * 1000,
+        "ms",
+        10,
+        len(ours),
+    )
+
+
+CASES = {
+    "single": single,
+    "thousand": thousand,
+    "ten-thousand": ten_thousand,
+    "real": real,
+    "without": without,
+}
+
+
+def third_party(bench: Bench) -> Path:
+    """The unpacked source distribution of a pure Python package with a suite of some seconds."""
+    name, _, version = REAL_SUITE.partition("==")
+    root = bench.scratch / f"{name.replace('-', '_')}-{version}"
+    if not root.exists():
+        downloads = CACHE / "sdists"
+        downloads.mkdir(parents=True, exist_ok=True)
+        if not list(downloads.glob(f"{root.name}*.tar.gz")):
+            pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
+            run([*pip, "-d", str(downloads), REAL_SUITE])
+        with tarfile.open(next(iter(downloads.glob(f"{root.name}*.tar.gz")))) as archive:
+            archive.extractall(bench.scratch, filter="data")
+    bench.configure(root)
+    return root
+
+
+def run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(
+            f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        )
+    return done.stdout
+
+
+def environment(name: str, python: str, *packages: str) -> Path:
+    """A virtual environment in the cache; made again when what is in it changes."""
+    folder = CACHE / name
+    interpreter = folder / "bin" / "python"
+    wanted = json.dumps([run([python, "-VV"]), packages])
+    stamp = folder / "stamp.json"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        run([python, "-m", "venv", str(folder)])
+        run([str(interpreter), "-m", "pip", "install", "-q", *packages])
+        stamp.write_text(wanted)
+    return interpreter
+
+
+def baked_image(base: str, wheels: Path) -> str:
+    """An image with pytest in a virtual environment, for the bare `docker run`."""
+    tag = f"envpar-bench:{base.rpartition(':')[2]}"
+    if run(["docker", "images", "-q", tag]).strip():
+        return tag
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(wheels, folder / "wheels")
+        (folder / "Dockerfile").write_text(
+            textwrap.dedent(
+                f"""\
+                FROM {base}
+                COPY wheels /wheels
+                RUN python3 -m venv /venv && /venv/bin/pip install --no-index --find-links /wheels pytest
+                """
+            )
+        )
+        run(["docker", "build", "-q", "-t", tag, str(folder)])
+    return tag
+
+
+def prepared(rounds: int, local_python: str) -> Bench:
+    version = run([local_python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
+    image = f"envpar-base:py{version}"
+    if not run(["docker", "images", "-q", image]).strip():
+        sys.exit(f"there is no image {image}: python fixtures/setup_engine.py makes it")
+    pytest_version = run([sys.executable, "-c", "import pytest; print(pytest.__version__)"]).strip()
+    host = environment("host", sys.executable, f"pytest=={pytest_version}", str(ROOT))
+    run([str(host), "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(ROOT)])
+    local = environment("local", local_python, f"pytest=={pytest_version}")
+    wheels = CACHE / f"wheels-{pytest_version}"
+    if not wheels.exists():
+        run([str(local), "-m", "pip", "download", "-q", "-d", str(wheels), f"pytest=={pytest_version}"])
+    scratch = Path(tempfile.mkdtemp(prefix="envpar-bench-"))
+    return Bench(host, local, image, baked_image(image, wheels), scratch, rounds)
+
+
+def table(results: list[Result]) -> str:
+    """A Markdown table."""
+    rows = [
+        "| work | against | median, ours | median, theirs | value | budget | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in results:
+        value, budget = f"{row.value:.2f} {row.unit}", f"{row.budget:g} {row.unit}"
+        rows.append(
+            f"| {row.name} | {row.against} | {row.ours_s:.2f} s | {row.theirs_s:.2f} s "
+            f"| {value} | {budget} | {'met' if row.met else 'not met'} |"
+        )
+    return "\n".join(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds of each pair")
+    parser.add_argument("--local-python", default="/usr/bin/python3", help="interpreter of the local runs")
+    parser.add_argument("--only", choices=sorted(CASES), nargs="*", help="these cases only")
+    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    arguments = parser.parse_args()
+    bench = prepared(arguments.rounds, arguments.local_python)
+    results: list[Result] = []
+    try:
+        for name, case in CASES.items():
+            if not arguments.only or name in arguments.only:
+                for result in case(bench):
+                    print(table([result]).splitlines()[-1], flush=True)
+                    results.append(result)
+    finally:
+        shutil.rmtree(bench.scratch, ignore_errors=True)
+    text = table(results)
+    print(
+        f"\n{text}\n\n{arguments.rounds} rounds, medians; {os.cpu_count()} cores, Python {sys.version.split()[0]}"
+    )
+    if arguments.markdown:
+        arguments.markdown.write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""The command ``envpar``. Help and version need neither pytest nor an engine, so nothing else is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pytest_envpar.errors import EngineError, EnvparError, NotYetError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+FINE, FAILED, USAGE, INTERNAL = 0, 1, 2, 3
+INTERRUPTED = 130
+
+NOT_YET: dict[str, tuple[str, str]] = {
+    "lock": ("pin the images of all stages in the lock file", "name images by digest"),
+    "outdated": ("tell which pinned images have newer versions", "name images by digest"),
+    "upgrade": ("pin a newer image for a stage", "change the image in the configuration"),
+    "diff": ("compare two environments", "run the suite in both stages"),
+    "graph": ("draw the layers and the lineage of images", "docker history IMAGE lists the layers of one"),
+    "shell": ("enter a stage", "docker run -it --rm IMAGE sh enters its image"),
+    "matrix": ("write the stages as a matrix for CI", "name the stages in the CI's own configuration"),
+    "bundle": ("write everything that a run needs into one file", "push the image to a registry"),
+    "verify": ("check a bundle", "name images by digest"),
+    "replay": ("run a bundle", "run the suite in the stage"),
+    "history": ("tell how stages and outcomes changed", "keep the JUnit files of the runs"),
+}
+"""Documented commands that this version refuses: what each will do, and what serves until then."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments without the program's name; ``None`` takes the process's own.
+
+    Returns:
+        0 fine, 1 a check that failed, 2 usage, 3 engine or internal; ``run`` returns pytest's own status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["run"]:
+            # Not by argparse: every argument behind "run" is pytest's, whatever it looks like.
+            from pytest_envpar.cli import run
+
+            return run.run(arguments[1:])
+        return _command(arguments)
+    except EnvparError as error:
+        _complain(error.lines())
+        return USAGE if isinstance(error, UsageError) else INTERNAL
+    except KeyboardInterrupt:
+        _complain(["interrupted"])
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has what it wanted. Python would complain once more while it closes stdout.
+        sys.stdout = open("/dev/null", "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        return FINE
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback of ours reaches a user
+        _complain(_internal(error))
+        return INTERNAL
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser()
+    known, unknown = parser.parse_known_args(arguments)
+    if known.command is None:
+        parser.print_help()
+        return USAGE
+    if known.command in NOT_YET:  # whatever its arguments will be
+        what, instead = NOT_YET[known.command]
+        raise NotYetError(
+            f"{known.command}: to {what} is not yet part of this version",
+            hint=f"until then: {instead}",
+        )
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    work: Callable[[Any], int] = known.work
+    return work(known)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands except for the arguments of ``run``."""
+    parser = argparse.ArgumentParser(
+        prog="envpar",
+        description="Run an unchanged pytest suite inside the container of a stage.",
+        epilog="Exit codes: 0 fine, 1 a check that failed, 2 usage, 3 engine or internal; run: pytest's own.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser(
+        "run", help="pytest, also where only the inside can judge the command line", add_help=False
+    )
+    _add(commands, "doctor", _doctor, "tell what works on this machine, what does not, and the fix")
+    ps = _add(commands, "ps", _ps, "list what pytest-envpar has on the engine")
+    ps.add_argument("--cache", action="store_true", help="list caches, too")
+    prune = _add(commands, "prune", _prune, "remove what dead runs left on the engine")
+    prune.add_argument("--cache", action="store_true", help="remove caches that are not in use, too")
+    for command in (ps, prune):
+        command.add_argument("--engine", metavar="URL", help="use this engine instead of the configured one")
+    init = _add(commands, "init", _init, "write a commented configuration")
+    init.add_argument("--image", metavar="IMAGE", help="the image of the first stage")
+    init.add_argument("--stage", metavar="NAME", default="dev", help="the name of the first stage (dev)")
+    init.add_argument("--pyproject", action="store_true", help="add to pyproject.toml, not to envpar.toml")
+    for name, (what, _) in NOT_YET.items():
+        commands.add_parser(name, help=f"{what} (not yet)", add_help=False)
+    return parser
+
+
+def _add(commands: Any, name: str, work: Callable[[Any], int], summary: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+    )
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to write the answer")
+    parser.set_defaults(work=work)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only if it is asked for: reading metadata costs more than all the rest."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import importlib.metadata
+
+        try:
+            version = importlib.metadata.version("pytest-envpar")
+        except importlib.metadata.PackageNotFoundError:
+            version = "(not installed)"
+        sys.stdout.write(f"pytest-envpar {version}\n")
+        parser.exit()
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import show
+
+    return show.doctor(asked.format)
+
+
+def _ps(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import show
+
+    return show.ps(asked.format, cache=asked.cache, engine=asked.engine)
+
+
+def _prune(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import show
+
+    return show.prune(asked.format, cache=asked.cache, engine=asked.engine)
+
+
+def _init(asked: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from pytest_envpar.cli import init
+
+    place = init.write(Path.cwd(), stage=asked.stage, image=asked.image, pyproject=asked.pyproject)
+    init.tell(dataclasses.asdict(place), asked.format)
+    return FINE
+
+
+def _complain(lines: Sequence[str]) -> None:
+    for line in lines:
+        sys.stderr.write(f"envpar: {line}\n")
+
+
+def _internal(error: Exception) -> list[str]:
+    """A bug of ours in two lines that can be reported."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    where = f" ({last.tb_frame.f_code.co_filename}:{last.tb_lineno})" if last is not None else ""
+    wrapped = EngineError(
+        f"internal error: {type(error).__name__}: {error}{where}", hint="please report this"
+    )
+    wrapped.code = "internal"
+    return wrapped.lines()

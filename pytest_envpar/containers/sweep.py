@@ -1,0 +1,165 @@
+"""Our objects on an engine: listing them, and removing what dead runs left."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Literal
+
+from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, RUN, STAGE, Owner, is_dead
+from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_envpar.engine.api import Engine, Listed
+
+ObjectType = Literal["container", "volume", "network", "image"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OurObject:
+    """A labelled object on an engine.
+
+    Args:
+        type: What the engine calls it.
+        kind: What it is for (``run``, ``probe``, ``cache``, …).
+        owner: Who made it; ``None`` for caches and incomplete labels.
+        state: ``live`` (its run may still need it), ``dead`` or ``cache``.
+        status: The engine's word for a container's state, else empty.
+    """
+
+    type: ObjectType
+    id: str
+    name: str
+    kind: str
+    project: str
+    stage: str
+    run: str
+    owner: Owner | None
+    state: Literal["live", "dead", "cache"]
+    status: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Swept:
+    """What was removed, and what was ours to remove and could not be (with the engine's words)."""
+
+    removed: tuple[OurObject, ...] = ()
+    failed: tuple[tuple[OurObject, str], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.removed or self.failed)
+
+
+def list_ours(engine: Engine) -> tuple[OurObject, ...]:
+    """All labelled objects on the engine, in the order in which they can be removed."""
+    listings: tuple[tuple[ObjectType, tuple[Listed, ...]], ...] = (
+        ("container", engine.list_containers({KIND: ""})),
+        ("network", _networks(engine)),
+        ("volume", engine.list_volumes({KIND: ""})),
+        ("image", engine.list_images({KIND: ""})),
+    )
+    dead: dict[Owner, bool] = {}
+    ours: list[OurObject] = []
+    for type_, listed in listings:
+        ours += (_ours(type_, each, dead) for each in sorted(listed, key=_removal_order))
+    return tuple(ours)
+
+
+def _networks(engine: Engine) -> tuple[Listed, ...]:
+    try:
+        return engine.list_networks({KIND: ""})
+    except ConnectionLostError:
+        raise
+    except EngineError:
+        # Podman cannot list networks where no network plugin is installed; it cannot have made one either.
+        return ()
+
+
+def _removal_order(listed: Listed) -> tuple[bool, str]:
+    # An overlay volume goes before the two that it is mounted over.
+    return (not listed.name.endswith("-source"), listed.name)
+
+
+def _ours(type_: ObjectType, listed: Listed, dead: dict[Owner, bool]) -> OurObject:
+    labels = listed.labels
+    kind = labels.get(KIND, "")
+    owner = Owner.parse(labels)
+    state: Literal["live", "dead", "cache"] = "live"
+    if kind == CACHE:
+        state = "cache"
+    elif owner is not None:
+        if owner not in dead:
+            dead[owner] = is_dead(owner)
+        state = "dead" if dead[owner] else "live"
+    return OurObject(
+        type=type_,
+        id=listed.id,
+        name=listed.name,
+        kind=kind,
+        project=labels.get(PROJECT, ""),
+        stage=labels.get(STAGE, ""),
+        run=labels.get(RUN, ""),
+        owner=owner,
+        state=state,
+        status=listed.status,
+    )
+
+
+def sweep(engine: Engine, *, everything_dead: bool = True) -> Swept:
+    """Remove what dead runs left. Live runs, other hosts and caches are never touched.
+
+    Args:
+        everything_dead: Also what dead runs of other users left; else only this user's.
+    """
+    uid = os.getuid()
+
+    def wanted(ours: OurObject) -> bool:
+        return ours.state == "dead" and (
+            everything_dead or (ours.owner is not None and ours.owner.uid == uid)
+        )
+
+    return _remove(engine, wanted)
+
+
+def prune(engine: Engine, cache: bool = False) -> Swept:
+    """What ``envpar prune`` removes: leftovers of dead runs and, if asked, caches that no container uses."""
+    return _remove(engine, lambda ours: ours.state == "dead" or (cache and ours.state == "cache"))
+
+
+def _remove(engine: Engine, wanted: Callable[[OurObject], bool]) -> Swept:
+    removed: list[OurObject] = []
+    failed: list[tuple[OurObject, str]] = []
+    for ours in filter(wanted, list_ours(engine)):
+        refusal = _refusal(engine, ours)
+        if refusal is None:
+            removed.append(ours)
+        else:
+            failed.append((ours, refusal))
+    return Swept(tuple(removed), tuple(failed))
+
+
+def _refusal(engine: Engine, ours: OurObject) -> str | None:
+    """Remove one object; what the engine said if it would not."""
+    try:
+        _remove_one(engine, ours)
+    except NotFoundError:
+        return None  # another process swept it first
+    except ConnectionLostError:
+        raise
+    except EngineError as error:
+        # In use: a cache under a live container, or something that another process removes right now.
+        return error.message
+    return None
+
+
+def _remove_one(engine: Engine, ours: OurObject) -> None:
+    if ours.type == "container":
+        engine.remove_container(ours.id)
+    elif ours.type == "volume":
+        engine.remove_volume(ours.name)
+    elif ours.type == "network":
+        engine.remove_network(ours.id)
+    else:
+        engine.remove_image(ours.name or ours.id)

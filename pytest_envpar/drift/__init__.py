@@ -1,0 +1,1 @@
+"""What differs between environments, and what a run left behind in its container."""

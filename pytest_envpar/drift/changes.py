@@ -1,0 +1,127 @@
+"""Changes between a container and its image, freed of what the engine and we put there ourselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pytest_envpar.engine.api import Engine
+
+Kind = Literal["added", "removed", "modified"]
+Noise = Literal["bytecode", "tmp_path"]
+
+_OURS = (PurePosixPath("/.envpar"), PurePosixPath("/envpar"))
+_ENGINE = tuple(
+    map(
+        PurePosixPath,
+        (
+            *("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv"),
+            *("/run/.containerenv", "/run/secrets", "/dev", "/proc", "/sys"),
+        ),
+    )
+)
+"""Paths that engines write or mount into every container."""
+
+_PASSWD = PurePosixPath("/etc/passwd")
+_ROOT = PurePosixPath("/")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Change:
+    """One path that differs."""
+
+    path: PurePosixPath
+    kind: Kind
+
+    @property
+    def noise(self) -> Noise | None:
+        """What kind of noise this is, if it is any: Python's bytecode, or pytest's folders of ``tmp_path``."""
+        parts = self.path.parts
+        if "__pycache__" in parts:
+            return "bytecode"
+        if len(parts) > 2 and parts[1] == "tmp" and parts[2].startswith("pytest-of-"):
+            return "tmp_path"
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """Changes in the order of their paths.
+
+    Args:
+        items: What counts.
+        noise: Real, counted, and never of interest.
+    """
+
+    items: tuple[Change, ...] = ()
+    noise: tuple[Change, ...] = ()
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def count(self, kind: Kind) -> int:
+        """How many changes are of this kind."""
+        return sum(change.kind == kind for change in self.items)
+
+
+def left_behind(engine: Engine, container_id: str, *, hidden: Iterable[PurePosixPath] = ()) -> Changes:
+    """What a container's processes changed in its file system, compared with its image.
+
+    Works on running and on ended containers.
+
+    Args:
+        hidden: Container paths that are not the image's own: mount points of volumes and tmpfs, the project.
+            They, all below them, and the folders that were made only to hold them are left out.
+    """
+    told = _told(engine, container_id)
+    if engine.info.kind == "podman" and Change(_PASSWD, "modified") in told:
+        hidden = (*hidden, *_podman_accounts(engine, container_id))
+    return own_changes(told, hidden)
+
+
+def _told(engine: Engine, container_id: str) -> list[Change]:
+    """The raw listing, by the cheaper way where it can be had."""
+    from pytest_envpar.drift import upper
+
+    folders = engine.layer_folders(container_id)
+    if folders is not None:
+        try:
+            return list(upper.scan(folders.upper, folders.lower))
+        except upper.UnreadableError:
+            pass  # the engine can always tell
+    return [Change(change.path, change.kind) for change in engine.changes(container_id)]
+
+
+def _podman_accounts(engine: Engine, container_id: str) -> tuple[PurePosixPath, ...]:
+    """The account files, if Podman wrote them: it adds a user whose number the image does not know."""
+    content = b"".join(engine.get_archive(container_id, _PASSWD))
+    return (_PASSWD, _PASSWD.with_name("group")) if b":container user:" in content else ()
+
+
+def own_changes(told: Iterable[Change], hidden: Iterable[PurePosixPath] = ()) -> Changes:
+    """The changes among ``told`` (an engine's listing) that were neither made by the engine nor by us."""
+    left_out = {*_OURS, *_ENGINE, *hidden} - {_ROOT}
+    above = {parent for path in left_out for parent in path.parents}
+    listed = sorted(set(told))
+    # A folder counts as modified when something in it changed; what changed says more than that.
+    busy = {change.path.parent for change in listed}
+    kept: list[Change] = []
+    for change in listed:
+        if change.path in left_out or not left_out.isdisjoint(change.path.parents):
+            continue
+        if change.kind == "modified" and change.path in busy:
+            continue
+        if change.kind != "removed" and change.path in above:
+            continue  # made, or touched, on the way to a mount point
+        kept.append(change)
+    return Changes(
+        tuple(change for change in kept if change.noise is None),
+        tuple(change for change in kept if change.noise is not None),
+    )

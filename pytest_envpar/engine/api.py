@@ -1,0 +1,336 @@
+"""The short list of verbs we need from a container engine, and the values they take and give.
+
+Everything above this package speaks only to :class:`Engine`. The verbs follow the Docker Engine API
+(https://docs.docker.com/reference/api/engine/version/v1.41/), which Docker and Podman both serve. All errors
+are :class:`~pytest_envpar.errors.EngineError` or one of its subclasses; foreign errors stay in this package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path, PurePosixPath
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+Progress = Callable[[str], None]
+"""Told one line of progress at a time (a layer's state, a build step)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineInfo:
+    """What an engine says of itself.
+
+    Args:
+        kind: ``docker`` or ``podman``.
+        url: The URL it was reached at, without credentials.
+        local: Whether host paths mean the same thing to the engine as to us (unix socket of this machine and
+            not an engine inside a virtual machine).
+        security_rootless: Whether the engine runs without root.
+        native_overlay: Whether the ``local`` volume driver can mount an overlay (Docker with overlay2).
+    """
+
+    kind: Literal["docker", "podman"]
+    version: str
+    api_version: str
+    url: str
+    local: bool
+    rootless: bool
+    native_overlay: bool
+    cgroup_version: int
+    os: str
+    architecture: str
+    id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInfo:
+    """An image as the engine knows it.
+
+    ``layers`` are diff IDs, bottom first; ``digests`` are ``name@sha256:…``.
+    """
+
+    id: str
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
+    layers: tuple[str, ...]
+    os: str
+    architecture: str
+    variant: str
+    env: Mapping[str, str]
+    user: str
+    workdir: str
+    entrypoint: tuple[str, ...]
+    cmd: tuple[str, ...]
+    volumes: tuple[str, ...]
+    labels: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mount:
+    """A mount of a container.
+
+    Args:
+        kind: ``bind`` (``source`` is an engine-host path), ``volume`` (``source`` is a volume's name, or
+            ``None`` for an anonymous one removed with the container) or ``overlay`` (Podman's own: ``source``
+            is a host path, changes are discarded with the container).
+        target: Container path.
+        no_copy: Do not fill a new volume with what the image has at ``target``.
+    """
+
+    kind: Literal["bind", "volume", "overlay"]
+    source: str | None
+    target: PurePosixPath
+    read_only: bool = False
+    no_copy: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ContainerSpec:
+    """What to create. Sizes in bytes; ``tmpfs`` maps container paths to mount options.
+
+    ``no_new_privileges`` keeps set-user-id programs inside from gaining rights.
+    """
+
+    image: str
+    command: tuple[str, ...]
+    labels: Mapping[str, str]
+    name: str | None = None
+    entrypoint: tuple[str, ...] = ()
+    env: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
+    user: str | None = None
+    workdir: PurePosixPath | None = None
+    hostname: str | None = None
+    network: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
+    read_only: bool = False
+    memory_bytes: int | None = None
+    nano_cpus: int | None = None
+    pids: int | None = None
+    shm_size_bytes: int | None = None
+    ulimits: Mapping[str, int] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    runtime: str | None = None
+    platform: str | None = None
+    stdin: bool = False
+    init: bool = False
+    no_new_privileges: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ContainerInfo:
+    """A container's state. ``exit_code`` is ``None`` until it has ended.
+
+    ``oom_killed`` is the engine's word for the main process only; Podman on cgroup v1 never says it.
+    """
+
+    id: str
+    name: str
+    image_id: str
+    running: bool
+    status: str
+    exit_code: int | None
+    oom_killed: bool
+    error: str
+    labels: Mapping[str, str]
+    ip_addresses: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """A labelled object in a listing: a container, image, volume or network."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    status: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecResult:
+    """What a finished command left."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class PathChange:
+    """A path of a container that differs from its image, as the engine tells it."""
+
+    path: PurePosixPath
+    kind: Literal["added", "removed", "modified"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerFolders:
+    """Where an overlay engine on this machine keeps a container's layers.
+
+    Args:
+        upper: The container's own writable layer (host).
+        lower: The layers below it, the topmost first (host).
+    """
+
+    upper: Path
+    lower: tuple[Path, ...]
+
+
+class Stream(Protocol):
+    """The duplex stream of a container's main process or of an exec: attach once, never re-attach."""
+
+    def read(self, timeout_s: float | None = None) -> tuple[int, bytes] | None:
+        """Wait for the next piece of output.
+
+        Args:
+            timeout_s: Seconds to wait; ``None`` waits for ever.
+
+        Returns:
+            ``(1, data)`` for standard output, ``(2, data)`` for standard error, ``(0, b"")`` at the end of
+            the stream (also when the container or the engine went away), ``None`` if the time is up.
+        """
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send all of ``data`` to standard input. Raises ConnectionLostError if the other side is gone."""
+        ...
+
+    def close(self) -> None:
+        """Close both directions. Never blocks; safe to call twice."""
+        ...
+
+
+class Engine(Protocol):
+    """One container engine. Every call may raise EngineError; ids are full ids unless said otherwise."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def inspect_image(self, reference: str) -> ImageInfo | None:
+        """The image with this reference or id; ``None`` if the engine does not have it."""
+        ...
+
+    def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:
+        """Pull by tag or digest, with credentials from the user's Docker configuration."""
+        ...
+
+    def build(
+        self,
+        context: Iterable[bytes],
+        *,
+        dockerfile: str,
+        tag: str | None,
+        target: str | None = None,
+        args: Mapping[str, str] = _NO_LABELS,
+        labels: Mapping[str, str] = _NO_LABELS,
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Build from a tar stream and return the image id. A failed step raises EngineError whose ``detail``
+        has the failing step and the tail of its output. ``dockerfile`` is its path inside the tar."""
+        ...
+
+    def tag_image(self, image: str, tag: str) -> None: ...
+
+    def remove_image(self, image: str, *, force: bool = False) -> None: ...
+
+    def create_container(self, spec: ContainerSpec) -> str: ...
+
+    def attach(self, container: str) -> Stream:
+        """Attach to a created container before it is started (stdin, stdout, stderr)."""
+        ...
+
+    def start(self, container: str) -> None: ...
+
+    def exec(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] = _NO_LABELS,
+        user: str | None = None,
+        workdir: PurePosixPath | None = None,
+        input: bytes | None = None,  # noqa: A002 - the name that subprocess.run has
+        timeout_s: float | None = None,
+    ) -> ExecResult: ...
+
+    def exec_stream(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] = _NO_LABELS,
+        user: str | None = None,
+        workdir: PurePosixPath | None = None,
+    ) -> Stream: ...
+
+    def inspect_container(self, container: str) -> ContainerInfo: ...
+
+    def wait(self, container: str, *, timeout_s: float | None = None) -> int:
+        """Wait until the container has ended; returns its exit code. TimeoutError if the time is up."""
+        ...
+
+    def logs(self, container: str, *, tail: int | None = None) -> bytes: ...
+
+    def kill(self, container: str, signal: str = "KILL") -> None: ...
+
+    def remove_container(self, container: str) -> None:
+        """Kill if needed, and remove with its anonymous volumes. A container that is already gone is fine."""
+        ...
+
+    def changes(self, container: str) -> tuple[PathChange, ...]:
+        """Paths that differ from the image (``GET /containers/{id}/changes``), sorted by path."""
+        ...
+
+    def layer_folders(self, container: str) -> LayerFolders | None:
+        """The container's layers as folders that this process can read; ``None`` where it cannot."""
+        ...
+
+    def put_archive(self, container: str, path: PurePosixPath, tar: bytes | Iterable[bytes]) -> None:
+        """Extract a tar at a container path; works on created, running and stopped containers. A path that is
+        not there is an error on Docker and is made on Podman."""
+        ...
+
+    def get_archive(self, container: str, path: PurePosixPath) -> Iterable[bytes]:
+        """A tar stream of a container path. NotFoundError if the path does not exist."""
+        ...
+
+    def create_volume(
+        self, name: str, *, labels: Mapping[str, str], options: Mapping[str, str] = _NO_LABELS
+    ) -> PurePosixPath:
+        """Create a ``local`` volume and return its mount point on the engine's host. An existing volume of
+        that name is returned as it is."""
+        ...
+
+    def inspect_volume(self, name: str) -> Listed | None: ...
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume. One that is already gone is fine; one in use raises ConflictError."""
+        ...
+
+    def list_containers(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
+        """All containers, running or not, that carry all these labels (an empty value matches any value)."""
+        ...
+
+    def list_images(self, labels: Mapping[str, str]) -> tuple[Listed, ...]: ...
+
+    def list_volumes(self, labels: Mapping[str, str]) -> tuple[Listed, ...]: ...
+
+    def list_networks(self, labels: Mapping[str, str]) -> tuple[Listed, ...]: ...
+
+    def remove_network(self, network: str) -> None: ...
+
+    def cancel(self) -> None:
+        """End all calls that are under way, from any thread, and refuse new ones: they raise EngineError.
+        Removals still work. Streams that were handed out are not touched."""
+        ...
+
+    def close(self) -> None:
+        """Release connections, and end an engine process that we started ourselves."""
+        ...

@@ -1,0 +1,285 @@
+"""Engine JSON to our values and back, in one place.
+
+Unknown keys are ignored and missing ones have a default: Podman leaves out what Docker always sends, and
+every version adds something.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_envpar.engine.api import (
+    ContainerInfo,
+    ContainerSpec,
+    EngineInfo,
+    ImageInfo,
+    LayerFolders,
+    Listed,
+    PathChange,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "i386": "386"}
+_CHANGE_KINDS: Mapping[int, Literal["added", "removed", "modified"]] = {
+    0: "modified",
+    1: "added",
+    2: "removed",
+}
+_OVERLAY_DRIVERS = ("overlay2", "overlayfs")
+_VIRTUAL_MACHINES = ("docker desktop", "docker-desktop", "rancher desktop", "colima", "lima", "orbstack")
+
+
+def table(value: Any) -> Mapping[str, Any]:
+    """``value`` if it is an object, else an empty one (``null`` and missing are common)."""
+    return value if isinstance(value, dict) else {}
+
+
+def rows(value: Any) -> list[Any]:
+    """``value`` if it is an array, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """An array of strings; a single string counts as one."""
+    return (value,) if isinstance(value, str) else tuple(str(item) for item in rows(value))
+
+
+def labels(value: Any) -> Mapping[str, str]:
+    """Labels, or an empty mapping."""
+    return {str(key): str(item) for key, item in table(value).items()}
+
+
+def image_id(value: Any) -> str:
+    """An image id as ``sha256:…``; Podman leaves the algorithm out in places."""
+    text = str(value or "")
+    return text if not text or ":" in text else f"sha256:{text}"
+
+
+def engine_info(answer: Any, headers: Mapping[str, str], url: str, *, unix: bool) -> EngineInfo:
+    """``GET /info``; the API version and the kind of engine stand in the headers of every answer.
+
+    Args:
+        unix: Whether the engine was reached through a unix socket.
+    """
+    data = table(answer)
+    kind: Literal["docker", "podman"] = "podman" if "libpod-api-version" in headers else "docker"
+    rootless = bool(data.get("Rootless")) or any(
+        "rootless" in item for item in texts(data.get("SecurityOptions"))
+    )
+    local = unix and _same_machine(data)
+    system = str(data.get("OSType") or headers.get("ostype") or "linux")
+    architecture = str(data.get("Architecture") or "")
+    identity = str(data.get("ID") or "")
+    if kind == "podman":
+        # Podman makes up a new ID for every answer.
+        place = f"{data.get('Name')}\0{data.get('DockerRootDir')}\0{rootless}"
+        identity = "podman-" + hashlib.sha256(place.encode()).hexdigest()[:32]
+    return EngineInfo(
+        kind=kind,
+        version=str(data.get("ServerVersion") or ""),
+        api_version=headers.get("api-version", ""),
+        url=url,
+        local=local,
+        rootless=rootless,
+        native_overlay=kind == "docker"
+        and local
+        and system == "linux"
+        and not rootless
+        and data.get("Driver") in _OVERLAY_DRIVERS,
+        cgroup_version=2 if str(data.get("CgroupVersion")) == "2" else 1,
+        os=system,
+        architecture=_ARCHITECTURES.get(architecture, architecture),
+        id=identity,
+    )
+
+
+def own_service_info(headers: Mapping[str, str], url: str) -> EngineInfo:
+    """A Podman service that we started: what its headers leave out is known of this machine and this user."""
+    machine = os.uname()
+    rootless = os.geteuid() != 0
+    place = f"{machine.nodename}\0{os.geteuid()}"
+    return EngineInfo(
+        kind="podman",
+        version=headers.get("server", "").partition("/")[2].partition(" ")[0],
+        api_version=headers.get("api-version", ""),
+        url=url,
+        local=True,
+        rootless=rootless,
+        native_overlay=False,
+        cgroup_version=2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,  # noqa: PTH110 - 1 ms
+        os="linux",
+        architecture=_ARCHITECTURES.get(machine.machine, machine.machine),
+        id="podman-" + hashlib.sha256(place.encode()).hexdigest()[:32],
+    )
+
+
+def _same_machine(data: Mapping[str, Any]) -> bool:
+    """Whether host paths mean the same to the engine. A virtual machine has a kernel of its own; a container
+    that was given the engine's socket has the same kernel and another host name."""
+    told = f"{data.get('OperatingSystem')} {data.get('Name')}".lower()
+    if any(name in told for name in _VIRTUAL_MACHINES):
+        return False
+    kernel, name = data.get("KernelVersion"), data.get("Name")
+    return (not kernel or kernel == os.uname().release) and (not name or name == socket.gethostname())
+
+
+def image_info(answer: Any) -> ImageInfo:
+    """``GET /images/{name}/json``."""
+    data = table(answer)
+    config = table(data.get("Config") or data.get("ContainerConfig"))
+    env: dict[str, str] = {}
+    for entry in texts(config.get("Env")):
+        name, _, value = entry.partition("=")
+        env[name] = value
+    return ImageInfo(
+        id=image_id(data.get("Id")),
+        tags=tuple(tag for tag in texts(data.get("RepoTags")) if tag != "<none>:<none>"),
+        digests=tuple(digest for digest in texts(data.get("RepoDigests")) if not digest.startswith("<none>")),
+        layers=texts(table(data.get("RootFS")).get("Layers")),
+        os=str(data.get("Os") or ""),
+        architecture=str(data.get("Architecture") or ""),
+        variant=str(data.get("Variant") or ""),
+        env=env,
+        user=str(config.get("User") or ""),
+        workdir=str(config.get("WorkingDir") or ""),
+        entrypoint=texts(config.get("Entrypoint")),
+        cmd=texts(config.get("Cmd")),
+        volumes=tuple(sorted(table(config.get("Volumes")))),
+        labels=labels(config.get("Labels")),
+    )
+
+
+def container_info(answer: Any) -> ContainerInfo:
+    """``GET /containers/{id}/json``."""
+    data = table(answer)
+    state = table(data.get("State"))
+    status = str(state.get("Status") or "")
+    running = bool(state.get("Running"))
+    ended = not running and (status in ("exited", "dead", "stopped", "removing") or bool(state.get("Dead")))
+    networks = table(table(data.get("NetworkSettings")).get("Networks"))
+    addresses = {name: str(table(network).get("IPAddress") or "") for name, network in networks.items()}
+    return ContainerInfo(
+        id=str(data.get("Id") or ""),
+        name=str(data.get("Name") or "").lstrip("/"),
+        image_id=image_id(data.get("Image")),
+        running=running,
+        status=status,
+        exit_code=int(state.get("ExitCode") or 0) if ended else None,
+        oom_killed=bool(state.get("OOMKilled")),
+        error=str(state.get("Error") or ""),
+        labels=labels(table(data.get("Config")).get("Labels")),
+        ip_addresses={name: address for name, address in addresses.items() if address},
+    )
+
+
+def listed_container(item: Any) -> Listed:
+    """One of ``GET /containers/json``."""
+    data = table(item)
+    names = texts(data.get("Names"))
+    return Listed(
+        id=str(data.get("Id") or ""),
+        name=names[0].lstrip("/") if names else "",
+        labels=labels(data.get("Labels")),
+        status=str(data.get("State") or data.get("Status") or ""),
+    )
+
+
+def listed_image(item: Any) -> Listed:
+    """One of ``GET /images/json``; the name is its first tag, or empty."""
+    data = table(item)
+    tags = [tag for tag in texts(data.get("RepoTags")) if tag != "<none>:<none>"]
+    return Listed(
+        id=image_id(data.get("Id")), name=tags[0] if tags else "", labels=labels(data.get("Labels"))
+    )
+
+
+def listed_named(item: Any) -> Listed:
+    """A volume or a network; a volume has no id but its name."""
+    data = table(item)
+    name = str(data.get("Name") or "")
+    return Listed(id=str(data.get("Id") or name), name=name, labels=labels(data.get("Labels")))
+
+
+def path_changes(answer: Any) -> tuple[PathChange, ...]:
+    """``GET /containers/{id}/changes``, which is ``null`` without any."""
+    found = [
+        PathChange(
+            PurePosixPath(str(table(item).get("Path"))),
+            _CHANGE_KINDS.get(table(item).get("Kind", 0), "modified"),
+        )
+        for item in rows(answer)
+    ]
+    return tuple(sorted(found, key=lambda change: str(change.path)))
+
+
+def layer_folders(answer: Any) -> LayerFolders | None:
+    """``GraphDriver`` of ``GET /containers/{id}/json``: those folders of an overlay
+    that this process may enter."""
+    data = table(table(table(answer).get("GraphDriver")).get("Data"))
+    upper, lower = data.get("UpperDir"), data.get("LowerDir")
+    if not isinstance(upper, str) or not isinstance(lower, str):
+        return None
+    folders = LayerFolders(Path(upper), tuple(Path(folder) for folder in lower.split(":") if folder))
+    if not all(os.access(folder, os.R_OK | os.X_OK) for folder in (folders.upper, *folders.lower)):
+        return None
+    return folders
+
+
+def create_body(spec: ContainerSpec) -> dict[str, Any]:
+    """The body of ``POST /containers/create``."""
+    host: dict[str, Any] = {
+        "NetworkMode": spec.network,
+        "ReadonlyRootfs": spec.read_only,
+        "Memory": spec.memory_bytes,
+        # Equal to the memory: no swap on top, so that the limit is the limit.
+        "MemorySwap": spec.memory_bytes,
+        "NanoCpus": spec.nano_cpus,
+        "PidsLimit": spec.pids,
+        "ShmSize": spec.shm_size_bytes,
+        "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in spec.ulimits.items()],
+        "CapAdd": list(spec.cap_add),
+        "CapDrop": list(spec.cap_drop),
+        "Runtime": spec.runtime,
+        "Tmpfs": dict(spec.tmpfs),
+        "Init": spec.init or None,
+        "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else [],
+    }
+    mounts: list[dict[str, Any]] = []
+    binds: list[str] = []
+    for mount in spec.mounts:
+        if mount.kind == "overlay":
+            binds.append(f"{mount.source}:{mount.target}:O")
+            continue
+        made: dict[str, Any] = {"Type": mount.kind, "Target": str(mount.target), "ReadOnly": mount.read_only}
+        if mount.source is not None:
+            made["Source"] = mount.source
+        if mount.kind == "volume":
+            made["VolumeOptions"] = {"NoCopy": mount.no_copy}
+        mounts.append(made)
+    host["Mounts"] = mounts
+    host["Binds"] = binds
+    body: dict[str, Any] = {
+        "Image": spec.image,
+        "Cmd": list(spec.command),
+        "Entrypoint": list(spec.entrypoint) or None,
+        "Env": [f"{name}={value}" for name, value in spec.env.items()],
+        "Labels": dict(spec.labels),
+        "User": spec.user,
+        "WorkingDir": None if spec.workdir is None else str(spec.workdir),
+        "Hostname": spec.hostname,
+        "Tty": False,
+        "OpenStdin": spec.stdin,
+        "AttachStdin": spec.stdin,
+        # The end of the attached client is the end of the input: a host that dies is noticed inside.
+        "StdinOnce": spec.stdin,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "HostConfig": {key: value for key, value in host.items() if value not in (None, [], {})},
+    }
+    return {key: value for key, value in body.items() if value is not None}

@@ -1,0 +1,253 @@
+"""Which engine: what the user named, or the first one that answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_envpar.engine.connection import TlsFiles
+from pytest_envpar.engine.docker_api import DockerEngine
+from pytest_envpar.engine.podman_service import PodmanService
+from pytest_envpar.engine.registry_auth import docker_folder
+from pytest_envpar.engine.translate import redacted
+from pytest_envpar.errors import EngineError, EnvparError, NoEngineError, NotYetError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_envpar.engine.api import Engine
+
+_DOCKER_SOCKET = "/var/run/docker.sock"
+_ROOT_PODMAN_SOCKET = "/run/podman/podman.sock"
+_ANSWER_TIMEOUT_S = 5.0
+_SERVICE = "podman system service"
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A place where an engine may answer.
+
+    Args:
+        name: Where we know it from: ``DOCKER_HOST``, ``docker context qa``, ``docker socket``, ...
+        url: Its URL; empty for the service that we start ourselves.
+        tls: Certificates, if it is behind TLS.
+        explicit: Whether the user named exactly this one.
+    """
+
+    name: str
+    url: str
+    tls: TlsFiles | None = None
+    explicit: bool = False
+
+    @property
+    def starts_service(self) -> bool:
+        """Whether this is our own ``podman system service``."""
+        return not self.url
+
+    @property
+    def title(self) -> str:
+        """Name and URL, without credentials."""
+        return (
+            f"{self.name} ({redacted(self.url)})"
+            if self.url and self.name != self.url
+            else redacted(self.name)
+        )
+
+
+def select_engine(configured: Sequence[str], environ: Mapping[str, str]) -> Engine:
+    """The first engine that answers.
+
+    Args:
+        configured: ``auto``, ``docker``, ``podman``, ``unix://…`` or ``tcp://…``, in order.
+        environ: The environment of the user: ``DOCKER_HOST``, ``DOCKER_CONTEXT``, ``DOCKER_CONFIG``,
+            ``DOCKER_CERT_PATH``, ``DOCKER_TLS_VERIFY``, ``CONTAINER_HOST``, ``XDG_RUNTIME_DIR``, ``HOME``,
+            ``PATH``.
+
+    Raises:
+        NoEngineError: None answers; names each with its reason, and the command to get one.
+        NotYetError: ``ssh://…`` was named.
+        UsageError: A value of ``configured`` is not an engine.
+    """
+    failed: list[tuple[Candidate, EnvparError]] = []
+    for candidate in candidates(configured, environ):
+        try:
+            return connect(candidate, environ)
+        except (EngineError, UsageError) as error:
+            if candidate.explicit and isinstance(error, UsageError):
+                raise
+            failed.append((candidate, error))
+    raise _no_engine(failed, environ)
+
+
+def candidates(configured: Sequence[str], environ: Mapping[str, str]) -> tuple[Candidate, ...]:
+    """Where to look for an engine, in order, without asking any of them."""
+    found: list[Candidate] = []
+    for name in configured or ("auto",):
+        if name in ("auto", "docker"):
+            found += _docker_candidates(environ)
+        if name in ("auto", "podman"):
+            found += _podman_candidates(environ)
+        if name not in ("auto", "docker", "podman"):
+            found.append(Candidate(name, name, _tls_of(name, environ), explicit=True))
+    # One socket is often known under several names; asking it twice would only double the message.
+    first: dict[str, Candidate] = {}
+    for candidate in found:
+        first.setdefault(candidate.url, candidate)
+    return tuple(first.values())
+
+
+def connect(candidate: Candidate, environ: Mapping[str, str]) -> DockerEngine:
+    """The engine at one candidate; starts a service where the candidate is our own.
+
+    Raises:
+        EngineError: It does not answer, or is of no use.
+        UsageError: Its URL is not one of an engine; NotYetError for ``ssh://``.
+    """
+    config = docker_folder(environ)
+    if not candidate.starts_service:
+        engine = DockerEngine(
+            candidate.url, tls=candidate.tls, connect_timeout_s=_ANSWER_TIMEOUT_S, docker_config=config
+        )
+    else:
+        service = PodmanService.start(environ)
+        try:
+            engine = DockerEngine(
+                service.url,
+                connect_timeout_s=_ANSWER_TIMEOUT_S,
+                docker_config=config,
+                ours=True,
+                on_close=service.close,
+            )
+        except BaseException:
+            service.close()
+            raise
+    if engine.info.os == "windows":
+        engine.close()
+        raise EngineError("the engine runs Windows containers", hint="switch it to Linux containers")
+    return engine
+
+
+def _docker_candidates(environ: Mapping[str, str]) -> list[Candidate]:
+    found: list[Candidate] = []
+    host = environ.get("DOCKER_HOST")
+    if host:
+        found.append(Candidate("DOCKER_HOST", host, _tls_of(host, environ)))
+    context = _context(environ)
+    # As for the docker command: DOCKER_HOST overrides the context.
+    if context is not None and not host:
+        found.append(context)
+    found.append(Candidate("docker socket", f"unix://{_DOCKER_SOCKET}"))
+    return found
+
+
+def _podman_candidates(environ: Mapping[str, str]) -> list[Candidate]:
+    found: list[Candidate] = []
+    host = environ.get("CONTAINER_HOST")
+    if host:
+        found.append(Candidate("CONTAINER_HOST", host))
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        found.append(Candidate("podman socket", f"unix://{runtime}/podman/podman.sock"))
+    found.append(Candidate("podman socket", f"unix://{_ROOT_PODMAN_SOCKET}"))
+    found.append(Candidate(_SERVICE, ""))
+    return found
+
+
+def _tls_of(url: str, environ: Mapping[str, str]) -> TlsFiles | None:
+    """TLS as the docker command reads it from the environment."""
+    folder = environ.get("DOCKER_CERT_PATH")
+    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
+    if url.startswith("unix://") or not (folder or verify):
+        return None
+    return _tls_in(Path(folder) if folder else docker_folder(environ), verify=verify)
+
+
+def _tls_in(folder: Path, *, verify: bool) -> TlsFiles:
+    ca, cert, key = (
+        file if file.is_file() else None for file in (folder / f"{x}.pem" for x in ("ca", "cert", "key"))
+    )
+    return TlsFiles(ca=ca, cert=cert, key=key, verify=verify)
+
+
+def _context(environ: Mapping[str, str]) -> Candidate | None:
+    """The current docker context; ``None`` for the default one. Read from files: the command is slow."""
+    folder = docker_folder(environ)
+    name = environ.get("DOCKER_CONTEXT") or _read(folder / "config.json").get("currentContext")
+    if not isinstance(name, str) or name in ("", "default"):
+        return None
+    key = hashlib.sha256(name.encode()).hexdigest()
+    endpoint = _read(folder / "contexts" / "meta" / key / "meta.json").get("Endpoints")
+    docker = endpoint.get("docker") if isinstance(endpoint, dict) else None
+    host = docker.get("Host") if isinstance(docker, dict) else None
+    title = f"docker context {name}"
+    if not isinstance(host, str) or not host:
+        # Kept as a candidate that fails: a context which is named and not there must not pass in silence.
+        return Candidate(title, f"context://{name}")
+    certificates = folder / "contexts" / "tls" / key / "docker"
+    tls = None
+    if certificates.is_dir() and not host.startswith("unix://"):
+        tls = _tls_in(
+            certificates, verify=not docker.get("SkipTLSVerify") if isinstance(docker, dict) else True
+        )
+    return Candidate(title, host, tls)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def reason(error: EnvparError) -> str:
+    """Why a candidate was of no use, in one line."""
+    cause = error.__cause__
+    if isinstance(cause, FileNotFoundError):
+        return "no such socket"
+    if isinstance(cause, PermissionError):
+        return "permission denied"
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused: nothing listens there"
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, NotYetError):
+        return "engines over ssh are not supported yet"
+    return error.message.splitlines()[0].removeprefix("engine: ")
+
+
+def install_hint(environ: Mapping[str, str], *, denied: bool = False) -> str:
+    """The command that gives this machine an engine."""
+    if denied:
+        return "sudo usermod -aG docker $USER, then log in again"
+    path = environ.get("PATH")
+    if shutil.which("dockerd", path=path) or Path("/usr/sbin/dockerd").exists():
+        return (
+            "Docker is installed but not running: sudo systemctl start docker (without systemd: sudo dockerd)"
+        )
+    if shutil.which("apt-get", path=path):
+        return "sudo apt-get install docker.io (or, without a daemon: sudo apt-get install podman)"
+    if shutil.which("dnf", path=path):
+        return "sudo dnf install podman"
+    return "install Docker Engine (https://docs.docker.com/engine/install/) or Podman (https://podman.io)"
+
+
+def _no_engine(failed: Sequence[tuple[Candidate, EnvparError]], environ: Mapping[str, str]) -> NoEngineError:
+    detail: list[str] = []
+    for candidate, error in failed:
+        detail.append(f"{candidate.title}: {reason(error)}")
+        detail += [f"  {line}" for line in error.detail]
+    if all(candidate.explicit for candidate, _ in failed):
+        hint = 'see whether the engine runs at this address; engine = "auto" looks for one on this machine'
+    else:
+        denied = any(isinstance(error.__cause__, PermissionError) for _, error in failed)
+        hint = install_hint(environ, denied=denied)
+    return NoEngineError(
+        f"no container engine answers; tried {len(failed)}:",
+        hint=hint,
+        detail=tuple(detail),
+    )

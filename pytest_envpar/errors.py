@@ -1,0 +1,124 @@
+"""The errors of pytest-envpar.
+
+    EnvparError                 everything of ours; carries a code, a hint and renders itself
+    ├── UsageError              the user asked for something that cannot be: exit 4 (pytest), 2 (envpar)
+    │   ├── ConfigError         a key, a value or the shape of the configuration
+    │   ├── NotYetError         a documented feature that this version refuses
+    │   ├── ImageError          an image that cannot be found, pulled or built
+    │   ├── NoEngineError       no engine answers
+    │   └── StageError          an image in which a suite cannot run (no usable Python, ...)
+    └── EngineError             the engine failed or went away: exit 3
+        ├── NotFoundError       the engine does not have this object
+        ├── ConflictError       the object exists or is in use
+        ├── ConnectionLostError the engine stopped answering
+        └── WorkerDiedError     the agent inside died before it could tell anything
+
+Every error says what was wrong, where, and what to do next. The edge decides how it is shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class EnvparError(Exception):
+    """Base of all errors of pytest-envpar.
+
+    Args:
+        message: What was wrong and where, one or more sentences.
+        hint: What the user can do next; ``None`` if there is nothing to do.
+        detail: Lines of evidence (the tail of a build, the answer of an engine), shown below the message.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str | None = None, detail: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.hint, self.detail)
+
+    def lines(self) -> list[str]:
+        """The error as lines of text, without a final newline: message, detail, hint, code."""
+        first, *rest = self.message.split("\n")
+        shown = [f"{first} [{self.code}]", *rest]
+        shown += [f"  | {line}" for line in self.detail]
+        if self.hint:
+            shown.append(f"hint: {self.hint}")
+        return shown
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+def _rebuild(cls: type[EnvparError], message: str, hint: str | None, detail: tuple[str, ...]) -> EnvparError:
+    return cls(message, hint=hint, detail=detail)
+
+
+class UsageError(EnvparError):
+    """The user asked for something that cannot be done as asked."""
+
+    code = "usage"
+
+
+class ConfigError(UsageError):
+    """A key or a value of the configuration is wrong."""
+
+    code = "config"
+
+
+class NotYetError(UsageError):
+    """A documented option or key that this version refuses instead of ignoring it."""
+
+    code = "not-yet"
+
+
+class ImageError(UsageError):
+    """An image cannot be found, pulled or built."""
+
+    code = "image"
+
+
+class NoEngineError(UsageError):
+    """No container engine answers."""
+
+    code = "no-engine"
+
+
+class StageError(UsageError):
+    """The suite cannot run in this stage's image."""
+
+    code = "stage"
+
+
+class EngineError(EnvparError):
+    """The engine refused a request or failed while it did the work."""
+
+    code = "engine"
+
+
+class NotFoundError(EngineError):
+    """The engine does not know the image, container, volume or network."""
+
+    code = "not-found"
+
+
+class ConflictError(EngineError):
+    """The object already exists, is in use, or is in the wrong state."""
+
+    code = "conflict"
+
+
+class ConnectionLostError(EngineError):
+    """The engine stopped answering."""
+
+    code = "connection-lost"
+
+
+class WorkerDiedError(EngineError):
+    """The agent inside died before it could tell anything."""
+
+    code = "worker-died"

@@ -1,0 +1,1 @@
+"""Which exact bytes a stage is: pull, build, pin."""

@@ -1,0 +1,309 @@
+"""The command line: what the user asked, read once and frozen."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_envpar.errors import NotYetError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pytest
+
+# Rules for help texts, after pytest's own: a whole sentence, no default where it is "off", the metavar in the text.
+Kind = Literal["value", "flag", "optional"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option of ours. ``not_yet`` is what has to be built before it can be used."""
+
+    name: str
+    kind: Kind
+    metavar: str | None
+    help: str
+    not_yet: str | None = None
+
+    @property
+    def dest(self) -> str:
+        """The attribute of ``config.option``."""
+        return "envpar_" + self.name.strip("-").replace("-", "_").removeprefix("envpar_")
+
+
+STAGE = Option(
+    "--envpar-stage", "value", "STAGE", "Run the suite inside the container of STAGE (long form of --env)."
+)
+SHORT = Option("--env", "value", "STAGE", "Run the suite inside the container of STAGE.")
+ENGINE = Option(
+    "--env-engine", "value", "URL", "Use the container engine at URL instead of the configured one."
+)
+OPTIONS = (
+    STAGE,
+    ENGINE,
+    Option(
+        "--env-drift",
+        "optional",
+        "A..B",
+        "Compare stages and fail on drift.",
+        "comparing stages (the drift gate)",
+    ),
+    Option(
+        "--env-pollution", "flag", None, "Tell what each test left on the file system.", "pollution per test"
+    ),
+    Option("--env-frozen", "flag", None, "Refuse any image that is not in the lock file.", "the lock file"),
+    Option("--env-update", "flag", None, "Rewrite the lock file.", "the lock file"),
+    Option("--env-report", "value", "PATH", "Write a report to PATH.", "reports"),
+    Option("--env-keep", "value", "WHEN", "Keep containers: never, failed or always.", "keeping containers"),
+    Option(
+        "--env-fresh",
+        "value",
+        "SCOPE",
+        "Use a new container per session, module or test.",
+        "fresh containers",
+    ),
+    Option("--env-reuse", "flag", None, "Keep a warm container between runs.", "warm containers"),
+    Option("--env-bisect", "value", "A..B", "Find the drift that makes tests fail.", "bisecting"),
+)
+OUR_NAMES = ("envpar", "pytest_envpar", "pytest_envpar.plugin")
+PASSIVE = ("help", "version", "markers", "cacheshow")
+"""Options that pytest answers itself, with or without an engine."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a run with a stage was asked to do.
+
+    Args:
+        stage: The stage's name.
+        origin: Where it was named: the option as the user wrote it.
+        engine: The engine's URL, if one was given.
+        args: The command line as the user gave it, without what ini files and the environment add.
+        module: pytest was started as ``python -m pytest``.
+    """
+
+    stage: str
+    origin: str
+    engine: str | None
+    args: tuple[str, ...]
+    module: bool
+
+
+def register(parser: pytest.Parser) -> None:
+    """Declare our options, except for the short form of the first (see :func:`register_short`)."""
+    group = parser.getgroup("envpar", "environment parity")
+    for option in OPTIONS:
+        _add(group, option)
+
+
+def register_short(parser: pytest.Parser) -> bool:
+    """Declare ``--env``; False if the user's own ``conftest.py`` or a plugin has taken the name."""
+    if _is_declared(parser, SHORT.name):
+        return False
+    _add(parser.getgroup("envpar"), SHORT)
+    return True
+
+
+def _is_declared(parser: pytest.Parser, name: str) -> bool:
+    """Whether someone else has declared an option; pytest itself looks at conflicts within one group only."""
+    import pytest
+
+    probe = f"{name}=probe"
+    try:
+        unknown = parser.parse_known_and_unknown_args([probe])[1]
+    except (pytest.UsageError, SystemExit):  # a flag, or a value that is none of their choices
+        return True
+    return probe not in unknown
+
+
+def _add(group: Any, option: Option) -> None:
+    more: dict[str, Any] = {"dest": option.dest, "help": option.help}
+    if option.not_yet:
+        more["help"] += " Not yet available."
+    if option.kind == "flag":
+        group.addoption(option.name, action="store_true", default=False, **more)
+    elif option.kind == "optional":
+        group.addoption(option.name, nargs="?", action="append", default=None, metavar=option.metavar, **more)
+    else:
+        group.addoption(option.name, action="append", default=None, metavar=option.metavar, **more)
+
+
+def short_values(args: Sequence[str]) -> tuple[str, ...]:
+    """The values of ``--env`` on a command line, before it is known whose option that is."""
+    values = []
+    for index, arg in enumerate(args):
+        if arg.startswith("--env="):
+            values.append(arg.removeprefix("--env="))
+        elif arg == "--env" and index + 1 < len(args):
+            values.append(args[index + 1])
+    return tuple(values)
+
+
+def refuse_not_yet(option: Any) -> None:
+    """Raise NotYetError for a documented option that this version cannot serve."""
+    for ours in OPTIONS:
+        if ours.not_yet and getattr(option, ours.dest, None):
+            raise NotYetError(
+                f"{ours.name}: {ours.not_yet} is not yet part of this version",
+                hint=f"run without {ours.name}",
+            )
+
+
+def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
+    """Build the request, or None for a run without a stage.
+
+    Args:
+        option: pytest's namespace.
+        args: The command line as the user gave it.
+        module: pytest was started as ``python -m pytest``.
+
+    Raises:
+        UsageError: Several different stages, or none behind the option.
+    """
+    long = tuple(getattr(option, STAGE.dest, None) or ())
+    short = tuple(getattr(option, SHORT.dest, None) or ()) if hasattr(option, SHORT.dest) else ()
+    values = long or short
+    if not values:
+        return None
+    name = STAGE.name if long else SHORT.name
+    # Like most options of pytest: the last one on the command line wins over ini files.
+    asked = values[-1]
+    if "," in asked or asked == "all":
+        raise NotYetError(
+            f"{name}={asked}: several stages in one run are not yet part of this version",
+            hint="run the stages one after the other",
+        )
+    if not asked:
+        raise UsageError(f"{name} needs the name of a stage", hint=f"for example {name}=qa")
+    engines = tuple(getattr(option, ENGINE.dest, None) or ())
+    if len(engines) > 1:
+        raise NotYetError(
+            f"{ENGINE.name}: a pool of engines is not yet part of this version", hint="give one engine"
+        )
+    refuse_not_yet(option)
+    _refuse_foreign(option)
+    return Request(asked, f"{name}={asked}", engines[0] if engines else None, _without_us(args), module)
+
+
+def _without_us(args: Sequence[str]) -> tuple[str, ...]:
+    """The command line without ``-p`` for this very plugin, which is not inside."""
+    kept: list[str] = []
+    for arg in args:
+        named = arg.removeprefix("-p").strip() if arg.startswith("-p") else arg
+        if named in OUR_NAMES and (arg.startswith("-p") or kept[-1:] == ["-p"]):
+            if not arg.startswith("-p"):
+                kept.pop()
+            continue
+        kept.append(arg)
+    return tuple(kept)
+
+
+def _refuse_foreign(option: Any) -> None:
+    """Options of pytest and its plugins that cannot work in a stage before a later version."""
+    processes = getattr(option, "numprocesses", None)
+    for present, name, what in (
+        (getattr(option, "usepdb", False), "--pdb", "debugging inside a stage"),
+        (getattr(option, "trace", False), "--trace", "debugging inside a stage"),
+        (processes or getattr(option, "tx", None), "-n", "distributing a stage's tests with pytest-xdist"),
+    ):
+        if present:
+            raise NotYetError(
+                f"{name}: {what} is not yet part of this version",
+                hint=f"run without {name}, or without a stage",
+            )
+
+
+def conftest_declares_env(folders: Sequence[Path]) -> Path | None:
+    """The initial ``conftest.py`` that declares ``--env`` itself, found without importing any.
+
+    In a stage run conftests are not imported, so a look at their source decides whose option ``--env`` is.
+
+    Args:
+        folders: Host folders whose conftests pytest would load first.
+    """
+    for folder in folders:
+        path = folder / "conftest.py"
+        try:
+            source = path.read_bytes()
+        except OSError:
+            continue
+        if b"--env" in source and _declares(source):
+            return path
+    return None
+
+
+def _declares(source: bytes) -> bool:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("addoption", "_addoption", "add_argument") and any(
+                isinstance(argument, ast.Constant) and argument.value == "--env" for argument in node.args
+            ):
+                return True
+    return False
+
+
+def initial_folders(config: pytest.Config, paths: Sequence[str]) -> tuple[Path, ...]:
+    """Folders whose conftests pytest loads before it parses the command line for good.
+
+    Args:
+        config: The configuration, early.
+        paths: What looks like paths on the command line; may be empty.
+    """
+    here = config.invocation_params.dir
+    starts = (
+        [here / path.split("::", 1)[0] for path in paths]
+        or [here / path for path in _testpaths(config)]
+        or [here]
+    )
+    folders: dict[Path, None] = {}
+    for start in starts:
+        folder = start if start.is_dir() else start.parent
+        for parent in (*reversed(folder.parents), folder):
+            if parent == config.rootpath or config.rootpath in parent.parents:
+                folders[parent] = None
+        if folder.is_dir():
+            for child in sorted(folder.glob("test*")):
+                if child.is_dir():
+                    folders[child] = None
+    return tuple(folders)
+
+
+def _testpaths(config: pytest.Config) -> list[str]:
+    try:
+        return [str(path) for path in config.getini("testpaths")]
+    except (ValueError, TypeError):
+        return []
+
+
+def started_as_module(argv: Sequence[str]) -> bool:
+    """Whether pytest was started as ``python -m pytest``, which puts the working directory on ``sys.path``."""
+    return bool(argv) and Path(argv[0]).name == "__main__.py"
+
+
+def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of the host that steer pytest itself and so belong inside, too."""
+    source = os.environ if environ is None else environ
+    names = (
+        "PYTEST_ADDOPTS",
+        "PYTEST_PLUGINS",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD",
+        "PYTEST_THEME",
+        "PYTEST_THEME_MODE",
+    )
+    return {name: source[name] for name in names if name in source}
+
+
+def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """The user's cache folder for us (host): ``$XDG_CACHE_HOME/pytest-envpar`` or ``~/.cache/pytest-envpar``."""
+    source = os.environ if environ is None else environ
+    base = source.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "pytest-envpar"

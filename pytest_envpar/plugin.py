@@ -1,0 +1,61 @@
+"""The pytest plugin: a thin entry. Without a stage nothing below it is imported."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_envpar import options
+from pytest_envpar.worker.agent import marks
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare our options; in a stage run also keep the project's ini settings from stopping the host."""
+    options.register(parser)
+    config = pluginmanager.get_plugin("pytestconfig")
+    if isinstance(config, pytest.Config) and _may_be_stage_run(config.invocation_params.args):
+        from pytest_envpar.session import host_side
+
+        host_side.calm_plugin_check(config)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, Any, Any]:
+    """Decide whether this is a stage run; if it is, keep the user's conftests out of this process."""
+    from_stage = None
+    if _may_be_stage_run(args) or _long_form(early_config):
+        from pytest_envpar.session import host_side
+
+        from_stage = host_side.enter(early_config, parser, args, sys.argv)
+    result = yield
+    if from_stage is None:
+        options.register_short(parser)
+    return result
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register our markers."""
+    for line in marks.LINES:
+        config.addinivalue_line("markers", line)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what belongs to a stage in a run without one; in a stage run this is decided inside."""
+    if not config.pluginmanager.has_plugin("envpar-run"):
+        marks.apply(items, None)
+
+
+def _may_be_stage_run(args: Sequence[str]) -> bool:
+    return any(str(arg).startswith(("--env", "--envpar")) for arg in args)
+
+
+def _long_form(config: pytest.Config) -> bool:
+    return bool(getattr(config.known_args_namespace, options.STAGE.dest, None))

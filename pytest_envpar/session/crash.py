@@ -1,0 +1,95 @@
+"""A worker's death in words: what happened, why as far as it can be known, and the last that was heard."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+_TAIL_LINES = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Death:
+    """One worker's end.
+
+    Args:
+        cause: One line: the limit, the signal or the exit code.
+        tail: The last output of the worker and its container.
+        container_gone: Whether the next worker needs a new container.
+    """
+
+    cause: str
+    tail: str
+    container_gone: bool
+
+
+def from_facts(facts: Mapping[str, Any]) -> Death:
+    """From what the supervisor saw."""
+    code, number = facts.get("code"), facts.get("signal")
+    if facts.get("oom"):
+        cause = "killed: " + memory(facts.get("limit"), facts.get("peak"))
+    elif isinstance(number, int):
+        cause = f"killed by signal {number} ({signal_name(number)})"
+        if facts.get("leaving"):
+            cause += ", because the container was stopped from outside"
+    else:
+        cause = f"the process ended with exit code {code} before the session did (os._exit or the like)"
+    return Death(cause, str(facts.get("tail") or ""), container_gone=bool(facts.get("leaving")))
+
+
+def memory(limit: object, peak: object) -> str:
+    """A memory limit that bit, with the peak as far as the kernel tells it."""
+    text = (
+        f"memory limit {size(limit)}"
+        if isinstance(limit, int)
+        else "out of memory (no limit of the container)"
+    )
+    return f"{text}, peak {size(peak)}" if isinstance(peak, int) else text
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    for unit, name in _UNITS:
+        if count >= unit:
+            text = f"{count / unit:.1f}"
+            return f"{text.removesuffix('.0')} {name}"
+    return f"{count} bytes"
+
+
+def signal_name(number: int) -> str:
+    """``SIGSEGV`` for 11."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown signal"
+
+
+def report(
+    nodeid: str, location: tuple[str, int | None, str], keywords: Mapping[str, Any], text: str
+) -> pytest.TestReport:
+    """The report of a test that took its worker with it."""
+    return pytest.TestReport(nodeid, location, keywords, "failed", text, "call")
+
+
+def text(what: str, stage: str, death: Death) -> str:
+    """The failure's text: what was running, the cause, the container's last output."""
+    lines = [f"{what} crashed the worker of stage {stage}", f"cause: {death.cause}"]
+    tail = death.tail.strip("\n").splitlines()
+    if tail:
+        lines.append("last output of the container:")
+        if len(tail) > _TAIL_LINES:
+            lines.append(f"  ... {len(tail) - _TAIL_LINES} more lines")
+        lines += [f"  {escaped(line)}" for line in tail[-_TAIL_LINES:]]
+    return "\n".join(lines)
+
+
+def escaped(line: str) -> str:
+    """Without control characters: what comes from a container does not steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)

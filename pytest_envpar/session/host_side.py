@@ -1,0 +1,158 @@
+"""The host's part of a stage run, before the session: make room for what happens inside.
+
+The host's pytest parses, prints and counts; it must not import the project's conftests, judge its ini settings, or
+stumble over options that only the inside knows. Everything here runs before pytest parses the command line for good.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_envpar import options
+from pytest_envpar.errors import EngineError, EnvparError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_envpar.session.stage_run import StageRun
+
+# Selection and order are decided inside, where conftests and plugins are; the host would decide twice.
+_DECIDED_INSIDE: tuple[tuple[str, Any], ...] = (
+    ("keyword", ""),
+    ("markexpr", ""),
+    ("deselect", None),
+    ("lf", False),
+    ("failedfirst", False),
+    ("newfirst", False),
+    ("stepwise", False),
+    ("stepwise_skip", False),
+    ("stepwise_reset", False),
+    ("ignore", None),
+    ("ignore_glob", None),
+    ("pyargs", False),
+    ("doctestmodules", False),
+    ("doctestglob", []),
+    ("log_file", None),
+    ("pythonwarnings", None),
+    ("strict_config", False),
+    ("strict_markers", False),
+    ("strict", False),
+    ("noconftest", True),
+)
+# Plugins of pytest itself that would look at tests, warnings and logs which the host never sees.
+_NOT_NEEDED = ("warnings", "logging", "faulthandler", "unraisableexception", "threadexception", "assertion")
+
+
+def calm_plugin_check(config: pytest.Config) -> None:
+    """Empty ``required_plugins`` before pytest looks at it: they are required inside."""
+    args = [str(arg) for arg in config.invocation_params.args]
+    args += shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
+    if options.short_values(args) or any(arg.startswith(options.STAGE.name) for arg in args):
+        _empty(config, "required_plugins")
+
+
+def enter(
+    config: pytest.Config, parser: pytest.Parser, args: list[str], argv: Sequence[str]
+) -> StageRun | None:
+    """Turn this process into the host of a stage run, if one was asked for.
+
+    Args:
+        config: pytest's configuration, early.
+        parser: pytest's parser, with the options of all plugins but not of conftests.
+        args: The arguments in force; emptied in place, because what is on them is for the inside.
+        argv: The process's own command line.
+
+    Raises:
+        pytest.UsageError: The request cannot be served; the message says why and what to do.
+    """
+    try:
+        return _enter(config, parser, args, argv)
+    except EnvparError as error:
+        raise pytest.UsageError(*error.lines()) from None
+
+
+def _enter(
+    config: pytest.Config, parser: pytest.Parser, args: list[str], argv: Sequence[str]
+) -> StageRun | None:
+    known = parser.parse_known_args(args, namespace=copy.copy(config.option))
+    if options.short_values(args) and not getattr(known, options.STAGE.dest):
+        folders = options.initial_folders(config, [str(path) for path in known.file_or_dir])
+        if options.conftest_declares_env(folders) is not None or not options.register_short(parser):
+            return None
+        known = parser.parse_known_args(args, namespace=copy.copy(config.option))
+    if any(getattr(known, name, False) for name in options.PASSIVE):
+        return None
+    given = config.pluginmanager.get_plugin("envpar-tolerant")
+    verbatim = given.args if given is not None else [str(arg) for arg in config.invocation_params.args]
+    request = options.read(known, verbatim, module=options.started_as_module(argv))
+    if request is None:
+        return None
+
+    from pytest_envpar.session.stage_run import StageRun
+
+    run = StageRun.prepare(config, request, known)
+    _stand_aside(config, parser, known)
+    args.clear()
+    config.pluginmanager.register(run, "envpar-run")
+    return run
+
+
+def _stand_aside(config: pytest.Config, parser: pytest.Parser, known: Any) -> None:
+    for name, value in vars(known).items():
+        if name != "file_or_dir":  # pytest's parser fills it, and finds nothing: see ``enter``
+            setattr(config.option, name, value)
+    for name, value in _DECIDED_INSIDE:
+        for namespace in (config.option, config.known_args_namespace):
+            if hasattr(namespace, name):
+                setattr(namespace, name, copy.copy(value))
+    # The header is the inside's: it is written by the run itself.
+    config.option.no_header = True
+    _empty(config, "filterwarnings")
+    _declare_unknown_settings(config, parser)
+    manager = config.pluginmanager
+    for name in _NOT_NEEDED:
+        if manager.has_plugin(name):
+            manager.unregister(name=name)
+    if manager.has_plugin("_cov"):  # pytest-cov measures inside; here it would report that there is nothing
+        manager.unregister(name="_cov")
+
+
+def _empty(config: pytest.Config, name: str) -> None:
+    """Empty a list setting in place: pytest keeps the list that it hands out."""
+    try:
+        value = config.getini(name)
+    except (ValueError, KeyError):
+        return
+    if isinstance(value, list):
+        value.clear()
+
+
+def _declare_unknown_settings(config: pytest.Config, parser: pytest.Parser) -> None:
+    """Settings of plugins that exist only inside are not unknown: the inside judges them."""
+    # The public name warns in newer releases, and is the only one in older ones.
+    given = getattr(config, "_inicfg", None)
+    if given is None:
+        given = config.inicfg
+    for name in list(given):
+        try:
+            config.getini(name)
+        except (ValueError, KeyError):
+            parser.addini(name, "a setting that is read inside")
+        except pytest.UsageError:
+            pass
+
+
+def explain(error: EnvparError) -> int:
+    """Write an error that pytest would not show without a traceback of ours; returns the exit status."""
+    for line in error.lines():
+        sys.stderr.write(f"ERROR: {line}\n")
+    sys.stderr.write("\n")
+    return int(
+        pytest.ExitCode.INTERNAL_ERROR if isinstance(error, EngineError) else pytest.ExitCode.USAGE_ERROR
+    )

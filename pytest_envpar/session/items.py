@@ -1,0 +1,134 @@
+"""Virtual items: what was collected inside, as nodes of an ordinary pytest session on the host."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_envpar.session.names import shown
+from pytest_envpar.worker.agent import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+
+class VirtualCollector(pytest.Collector):
+    """A directory, file or class inside. It collects nothing: its items are made with it."""
+
+    shown: str = ""
+    obj: Any = None
+
+    def __repr__(self) -> str:
+        return self.shown
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        """Nothing: collection has happened inside."""
+        return []
+
+
+class VirtualItem(pytest.Item):
+    """A test inside. ``index`` is its place in what the worker collected."""
+
+    index: int = -1
+    shown: str = ""
+    obj: Any = None
+    keywords_seen: Mapping[str, int] = MappingProxyType({})
+    """Keywords as a report carries them."""
+    _where: tuple[str, int | None, str] = ("", None, "")
+
+    def __repr__(self) -> str:
+        return self.shown
+
+    @property
+    def location(self) -> tuple[str, int | None, str]:
+        """Relative path, line number from 0, and name, as the inside told them."""
+        return self._where
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Path, line number and name."""
+        path, line, domain = self._where
+        return self.config.rootpath / path, line, domain
+
+    def runtest(self) -> None:
+        """Never called: the session plugin takes the whole protocol over."""
+        raise RuntimeError("a virtual item runs inside its stage")
+
+
+class _Documented:
+    """Carries a docstring for ``--collect-only -v``."""
+
+    def __init__(self, doc: str) -> None:
+        self.__doc__ = doc
+
+
+class Collection:
+    """The nodes of one worker's collection.
+
+    Args:
+        session: The host's session.
+        message: What the worker told.
+    """
+
+    def __init__(self, session: pytest.Session, message: wire.Collected) -> None:
+        self._session = session
+        self._rows = message.nodes
+        self._nodes: dict[int, pytest.Collector] = {-1: session}
+        self._marks = [_mark(row) for row in message.marks]
+        self._root = session.config.rootpath
+        items = [self._item(index, row) for index, row in enumerate(message.items)]
+        split = len(items) - message.deselected
+        self.items: list[VirtualItem] = items[:split]
+        self.deselected: list[VirtualItem] = items[split:]
+
+    def by_parent(self) -> list[tuple[pytest.Collector, list[VirtualItem]]]:
+        """All items, deselected ones included, below the collector that holds them."""
+        groups: dict[pytest.Collector, list[VirtualItem]] = {}
+        for item in [*self.items, *self.deselected]:
+            parent = item.parent
+            assert isinstance(parent, pytest.Collector)
+            groups.setdefault(parent, []).append(item)
+        return list(groups.items())
+
+    def _collector(self, row: int) -> pytest.Collector:
+        node = self._nodes.get(row)
+        if node is None:
+            parent, text, name, nodeid, doc = self._rows[row]
+            name, nodeid = shown(name), shown(nodeid)
+            if not -1 <= parent < row:
+                raise wire.WireError(f"node {row} has no parent before it")
+            collector: VirtualCollector = VirtualCollector.from_parent(
+                self._collector(parent), name=name, nodeid=nodeid, path=self._root / nodeid.split("::", 1)[0]
+            )
+            collector.shown = shown(text)
+            collector.obj = _Documented(doc) if doc else None
+            self._nodes[row] = node = collector
+        return node
+
+    def _item(self, index: int, row: Sequence[Any]) -> VirtualItem:
+        number, text, name, nodeid, doc, location, keywords, marks = row
+        name = shown(name)
+        parent = self._collector(number)
+        item: VirtualItem = VirtualItem.from_parent(
+            parent, name=name, nodeid=f"{parent.nodeid}::{name}" if nodeid is None else shown(nodeid)
+        )
+        item.index = index
+        item.shown = shown(text)
+        item._where = (shown(location[0]), location[1], shown(location[2]))
+        if doc:
+            item.obj = _Documented(doc)
+        if keywords:
+            item.extra_keyword_matches.update(keywords)
+        for mark in marks:
+            restored = self._marks[mark]
+            item.own_markers.append(restored)
+            item.keywords[restored.name] = restored
+        item.keywords_seen = dict.fromkeys(item.keywords, 1)
+        return item
+
+
+def _mark(row: Sequence[Any]) -> pytest.Mark:
+    name, args, kwargs = row
+    return pytest.Mark(name, tuple(args), kwargs, _ispytest=True)

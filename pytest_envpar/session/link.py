@@ -1,0 +1,272 @@
+"""The conversation with the workers of one stage: one worker at a time, a fresh one after each death."""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_envpar.errors import WorkerDiedError
+from pytest_envpar.session import crash
+from pytest_envpar.session.names import shown
+from pytest_envpar.worker.agent import wire
+from pytest_envpar.worker.client import Client, Gone, init_message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pytest_envpar.worker.paths import PathMap
+
+MAX_RESTARTS = 10
+CREDIT = 2000
+
+
+class Place(Protocol):
+    """A running container, as far as the session needs to know it."""
+
+    client: Client
+    paths: PathMap
+
+    def autopsy(self) -> str | None:
+        """Why the container is gone, if the engine can tell."""
+        ...
+
+
+class Launch(Protocol):
+    """Makes places."""
+
+    def place(self) -> Place:
+        """The first container, which may have been started ahead. Raises EnvparError."""
+        ...
+
+    def another(self) -> Place:
+        """A fresh container instead of the last one, which is removed. Raises EnvparError."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A worker that left before it had a session: a usage error, or an option that only prints."""
+
+    status: int
+
+
+class Link:
+    """Owns the client of the current worker and everything that has to be known when it dies.
+
+    It changes as messages arrive: ``running`` is the index of the test that has started and not finished,
+    ``collecting`` the file that was being imported.
+    """
+
+    def __init__(self, launch: Launch, stage: str, options: Callable[[Place], Mapping[str, Any]]) -> None:
+        self.stage = stage
+        self.restarts = 0
+        self.running: int | None = None
+        self.collecting: str | None = None
+        self.finished: wire.Finished | None = None
+        self.exited = False
+        self.stop: wire.Stop | None = None
+        self.ready: wire.Ready | None = None
+        self.early: list[wire.Message] = []
+        """What was told before there was a session: warnings of its configuration."""
+        self._launch = launch
+        self._options = options
+        self._place: Place | None = None
+        self._translate: list[int] | None = None
+        self._started = 0
+        self._credit = 0
+        self.held: list[tuple[int, str]] | None = []
+        self._decoders = {
+            number: codecs.getincrementaldecoder("utf-8")("surrogateescape") for number in (1, 2)
+        }
+
+    @property
+    def place(self) -> Place:
+        """The current container. Raises EnvparError if it could not be started."""
+        if self._place is None:
+            self._place = self._launch.place()
+        return self._place
+
+    # --- start ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> wire.Ready | Ended:
+        """Boot the first worker and wait until it has a session.
+
+        Returns:
+            What the worker says of itself, or that it left before (its output is in ``held``).
+
+        Raises:
+            EnvparError: The container could not be started.
+            WorkerDiedError: The worker died before it said anything.
+        """
+        place = self.place
+        options = dict(self._options(place))
+        self._credit = int(options["credit"])
+        place.client.send(init_message(options))
+        while True:
+            message = self.receive()
+            if isinstance(message, wire.Ready):
+                self.ready = message
+                return message
+            if isinstance(message, (wire.Warned, wire.Text)):
+                self.early.append(message)
+            if isinstance(message, crash.Death):
+                if self.finished is not None:
+                    return Ended(self.finished.status)
+                raise WorkerDiedError(
+                    f"the worker of stage {self.stage!r} died before it had a session: {message.cause}",
+                    detail=tuple(message.tail.strip().splitlines()[-20:]),
+                )
+
+    def receive(self, timeout_s: float | None = None) -> wire.Message | crash.Death | None:
+        """The next message that matters to the caller; output is passed on or held on the way.
+
+        Returns:
+            A message, a :class:`~crash.Death` when the worker's process or its container is gone (also after it has
+            finished), or ``None`` if the time is up.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            rest = None if deadline is None else max(0.0, deadline - time.monotonic())
+            message = self.place.client.receive(rest)
+            if isinstance(message, wire.Output):
+                self._output(message)
+                continue
+            if isinstance(message, Gone):
+                return self._gone(message)
+            if isinstance(message, wire.Died):
+                self.exited = True
+                return crash.from_facts(message.facts)
+            if isinstance(message, wire.Start):
+                message.index = self._known(message.index)
+                self.running = message.index
+                self._replenish()
+            elif isinstance(message, wire.Finish):
+                message.index = self._known(message.index)
+                self.running = None
+            elif isinstance(message, (wire.Passed, wire.Report)):
+                message.index = self._known(message.index)
+            elif isinstance(message, wire.Collecting):
+                self.collecting = message.nodeid
+            elif isinstance(message, wire.Collected):
+                self.collecting = None
+            elif isinstance(message, wire.Stop):
+                self.stop = message
+            elif isinstance(message, wire.Finished):
+                self.finished = message
+            return message
+
+    def _known(self, index: int) -> int:
+        if self._translate is None:
+            return index
+        return self._translate[index] if 0 <= index < len(self._translate) else -1
+
+    def _replenish(self) -> None:
+        self._started += 1
+        if self._credit and self._credit - self._started < CREDIT // 2:
+            self._credit = self._started + CREDIT
+            self.place.client.send(wire.Credit(self._credit))
+
+    def _gone(self, gone: Gone) -> crash.Death:
+        self.exited = True
+        why = self.place.autopsy() or gone.reason or "the container is gone"
+        return crash.Death(why, gone.tail, container_gone=True)
+
+    # --- output --------------------------------------------------------------------------------------------------
+
+    def _output(self, message: wire.Output) -> None:
+        decoder = self._decoders.get(message.stream)
+        if decoder is None:
+            return
+        text = decoder.decode(message.data.encode("latin-1", "replace"))
+        if self.held is not None:
+            self.held.append((message.stream, text))
+        else:
+            _write(message.stream, text)
+
+    def release(self) -> None:
+        """Write what was held, and everything that follows, to the host's own streams."""
+        held, self.held = self.held or [], None
+        for stream, text in held:
+            _write(stream, text)
+
+    def hold(self) -> None:
+        """Keep output from now on."""
+        self.held = self.held or []
+
+    # --- after a death -------------------------------------------------------------------------------------------
+
+    def restart(
+        self, death: crash.Death, remaining: list[int], nodeids: list[str], failed: int = 0
+    ) -> list[int]:
+        """Go on in a fresh worker.
+
+        Args:
+            death: How the last one ended.
+            remaining: Indices (of the first collection) that have not run.
+            nodeids: Node ids of the first collection, by index.
+            failed: How many tests have failed so far; the new worker counts on from there.
+
+        Returns:
+            Indices that the new worker did not collect.
+
+        Raises:
+            EnvparError: There is no worker to be had.
+        """
+        self.restarts += 1
+        self.running = self.collecting = self.stop = None
+        self.exited = False
+        if death.container_gone:
+            self._place = self._launch.another()
+        place = self.place
+        options = dict(self._options(place))
+        options.update(autostart=False, cache={}, failed_before=failed)
+        place.client.send(init_message(options))
+        self._translate = None
+        while True:
+            message = self.receive()
+            if isinstance(message, wire.Collected):
+                break
+            if isinstance(message, crash.Death):
+                raise WorkerDiedError(
+                    f"a fresh worker of stage {self.stage!r} died before it had collected: {message.cause}",
+                    detail=tuple(message.tail.strip().splitlines()[-20:]),
+                )
+        rows, collected = message.nodes, message.items[: len(message.items) - message.deselected]
+        places: dict[str, list[int]] = {}
+        for index, row in enumerate(collected):
+            places.setdefault(_nodeid(row, rows), []).append(index)
+        known: dict[str, list[int]] = {}
+        for index, nodeid in enumerate(nodeids):
+            known.setdefault(nodeid, []).append(index)
+        self._translate = [-1] * len(collected)
+        for nodeid, indices in places.items():
+            for new, old in zip(indices, known.get(nodeid, []), strict=False):
+                self._translate[new] = old
+        back = {old: new for new, old in enumerate(self._translate) if old >= 0}
+        plan = [back[index] for index in remaining if index in back]
+        self._started = 0
+        place.client.send(wire.Plan(plan))
+        return [index for index in remaining if index not in back]
+
+
+def _nodeid(row: list[Any], nodes: list[Any]) -> str:
+    parent, _, name, nodeid = row[:4]
+    return shown(str(nodeid) if nodeid is not None else f"{nodes[parent][3] if parent >= 0 else ''}::{name}")
+
+
+def _write(stream: int, text: str) -> None:
+    """Write what came from inside, byte for byte where that is possible."""
+    file = sys.stdout if stream == 1 else sys.stderr
+    binary = getattr(file, "buffer", None)
+    if binary is not None and codecs.lookup(file.encoding or "ascii").name == "utf-8":
+        file.flush()
+        binary.write(text.encode("utf-8", "surrogateescape"))
+    else:
+        try:
+            file.write(text)
+        except UnicodeEncodeError:
+            file.write(text.encode("unicode-escape").decode("ascii"))
+    file.flush()

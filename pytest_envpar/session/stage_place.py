@@ -1,0 +1,161 @@
+"""The containers of one stage run: the first, and a fresh one whenever the last is gone."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from pytest_envpar.containers.labels import Owner
+from pytest_envpar.containers.sweep import sweep
+from pytest_envpar.engine.select import select_engine
+from pytest_envpar.errors import EnvparError
+from pytest_envpar.worker import start
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pytest_envpar.config.model import Settings, Stage
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.worker.start import Ground, Site
+
+SWEEP_S = 3.0
+"""How long the end of a run waits for the sweep of older ones; the next run goes on with it."""
+
+
+class StagePlaces:
+    """Owns the engine connection and the current container. Closing it twice is fine.
+
+    Args:
+        settings: The project's configuration.
+        stage: The stage.
+        engine: The engine's URL if the command line named one.
+        cache_dir: Our cache folder (host).
+        environ: The host's environment.
+    """
+
+    scratch = start.SCRATCH + "/cache"
+
+    def __init__(
+        self,
+        settings: Settings,
+        stage: Stage,
+        engine: str | None,
+        cache_dir: Path,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._settings = settings
+        self._stage = stage
+        self._configured = (engine,) if engine else settings.engines
+        self._cache_dir = cache_dir
+        self._environ = environ
+        self._engine: Engine | None = None
+        self._ground: Ground | None = None
+        self._site: Site | None = None
+        self._lock = threading.Lock()
+        self._sweeper: threading.Thread | None = None
+        self._cancelled = False
+
+    def begin(self) -> None:
+        """Start the first container; meant for a thread. Raises EnvparError, and then leaves nothing behind."""
+        owner = Owner.current(self._settings.root)
+        self._engine = engine = select_engine(self._configured, self._environ)
+        try:
+            if self._cancelled:
+                engine.cancel()
+            self._ground = start.prepare(
+                engine, self._settings, self._stage, owner, self._cache_dir, progress=_tell
+            )
+            self._site = start.start(self._ground, self._environ)
+        except BaseException:
+            self._engine = None
+            engine.close()
+            raise
+        # Leftovers of dead runs go while this run works; nobody waits for it.
+        self._sweeper = threading.Thread(target=self._sweep, args=(engine,), name="envpar-sweep", daemon=True)
+        self._sweeper.start()
+
+    def _sweep(self, engine: Engine) -> None:
+        try:
+            sweep(engine)
+        except EnvparError:
+            pass  # the run itself will meet an engine that does not work; leftovers stay for the next run
+
+    def cancel(self) -> None:
+        """Let ``begin``, in its thread, fail soon and remove what it has made."""
+        self._cancelled = True
+        engine = self._engine
+        if engine is not None:
+            engine.cancel()
+
+    def place(self) -> Site:
+        """The current container."""
+        if self._site is None:
+            raise EnvparError(f"stage {self._stage.name!r} has no container")
+        return self._site
+
+    def another(self) -> Site:
+        """A fresh container instead of the last one."""
+        assert self._ground is not None
+        if self._site is not None:
+            self._site.close()
+            self._site = None
+        self._site = start.start(self._ground, self._environ)
+        return self._site
+
+    @property
+    def site(self) -> Site | None:
+        """The current container, if there is one."""
+        return self._site
+
+    @property
+    def pycache(self) -> str | None:
+        """Where bytecode goes (container path) if the project's folder inside is the host's own and writable."""
+        ground = self._ground
+        return f"{start.SCRATCH}/pycache" if ground is not None and ground.plan.mode == "mount-rw" else None
+
+    @property
+    def bytecode(self) -> str | None:
+        """Where the bytecode of rewritten test modules is kept between runs (container path), if anywhere."""
+        ground = self._ground
+        return str(ground.bytecode.target) if ground is not None and ground.bytecode is not None else None
+
+    def header(self) -> list[str]:
+        """Which stage, which exact image, which engine, how the project got in."""
+        ground = self._ground
+        if ground is None:
+            return []
+        info = ground.engine.info
+        plan = ground.plan
+        lines = [
+            f"envpar: stage {ground.stage.name}, image {ground.image.short()}, {info.kind} {info.version}, "
+            f"source {plan.mode}" + (f" at {plan.container_root}" if plan.mapped else "")
+        ]
+        if plan.why:
+            lines.append(f"envpar: {plan.why}")
+        return lines
+
+    def close(self) -> None:
+        """Remove the container and what belongs to it, and let go of the engine."""
+        with self._lock:
+            site, self._site = self._site, None
+            engine, self._engine = self._engine, None
+        try:
+            if site is not None:
+                site.close()
+        except EnvparError as error:
+            sys.stderr.write(
+                f"envpar: could not remove everything; the next run tries again: {error.message}\n"
+            )
+        finally:
+            if self._sweeper is not None:
+                self._sweeper.join(SWEEP_S)
+            if engine is not None:
+                engine.close()
+
+
+def _tell(line: str) -> None:
+    """Progress of pulls and builds; pytest has not started its own output yet."""
+    sys.stderr.write(f"envpar: {line}\n")
+    sys.stderr.flush()

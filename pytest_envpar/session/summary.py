@@ -1,0 +1,90 @@
+"""What a stage run says after pytest's own summary: plugins inside, drift, shadowed code, tests that nobody saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_envpar.containers import artifacts
+from pytest_envpar.drift import changes, render
+from pytest_envpar.errors import EnvparError
+from pytest_envpar.session.crash import escaped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_envpar.config.model import Settings
+    from pytest_envpar.session.link import Link
+    from pytest_envpar.session.stage_place import StagePlaces
+
+
+class Summary:
+    """Collects lines during a run and writes them once."""
+
+    def __init__(self, stage: str) -> None:
+        self.inside: list[str | None] = []
+        """Texts; None is where the line has to end if one has begun."""
+        self.notes: list[str] = []
+        self.unseen = 0
+        self._stage = stage
+        self._changes: changes.Changes | None = None
+        self._looked = False
+        self._artifacts: list[Path] = []
+
+    def look(self, places: StagePlaces, settings: Settings, link: Link) -> None:
+        """Ask the container, before it goes, what the suite left in it, and bring the artifacts."""
+        site = places.site
+        if site is None:
+            return
+        self._looked = True
+        self._changes = site.left_behind()
+        if settings.artifacts:
+            try:
+                self._artifacts = artifacts.collect(
+                    site.ground.engine,
+                    site.container.id,
+                    site.paths.container,
+                    settings.artifacts,
+                    settings.root,
+                )
+            except EnvparError as error:
+                self.notes.append(f"artifacts could not be brought back: {error.message}")
+        output = link.finished.output if link.finished is not None else {}
+        for name, where, source in output.get("shadowed") or ():
+            self.notes.append(
+                f"the tests imported {name} from {where}, which is installed in the image, "
+                f"not from the project ({source})"
+            )
+
+    def write_inside(self, reporter: Any) -> None:
+        """Write the sections of plugins inside, where a local run has those of plugins."""
+        for text in self.inside:
+            if text is None:
+                reporter.ensure_newline()
+            else:
+                reporter.write(text)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Come last."""
+        self.write(terminalreporter)
+
+    def write(self, reporter: Any) -> None:
+        """Write what we have to say to pytest's terminal reporter."""
+        lines = [escaped(note) for note in self.notes]
+        if self.unseen:
+            noun = "test" if self.unseen == 1 else "tests"
+            lines.append(f"{self.unseen} {noun} ran inside and are not shown, because the run was stopped")
+        verbosity = reporter.config.get_verbosity() if hasattr(reporter.config, "get_verbosity") else 0
+        if self._artifacts and verbosity >= 0:
+            lines.append(f"{len(self._artifacts)} artifacts brought back")
+        if self._looked and verbosity >= 0:
+            if self._changes is None:
+                lines.append("drift: not compared, the container is gone")
+            else:
+                lines.append(render.summary_line(self._changes))
+                if verbosity > 0:
+                    lines += render.detail_lines(self._changes)
+        for line in lines:
+            reporter.write_line(f"envpar: {line}" if not line.startswith(" ") else line)

@@ -1,0 +1,179 @@
+"""From settings to a running agent: engine, image, probe, payload, source, container, stream."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING
+
+from pytest_envpar.containers.lifecycle import RunningContainer, start_container
+from pytest_envpar.containers.source import PathFacts, SourcePlan, plan_source
+from pytest_envpar.drift.changes import Changes, left_behind
+from pytest_envpar.errors import EngineError, NotFoundError
+from pytest_envpar.images.resolve import resolve
+from pytest_envpar.worker import bytecode
+from pytest_envpar.worker.client import Client
+from pytest_envpar.worker.paths import PathMap
+from pytest_envpar.worker.payload import ROOT, Payload, ensure
+from pytest_envpar.worker.probe import Probe, probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pytest_envpar.config.model import Settings, Stage
+    from pytest_envpar.containers.labels import Owner
+    from pytest_envpar.engine.api import ContainerInfo, Engine, Mount, Progress
+    from pytest_envpar.images.pinned import PinnedImage
+
+SCRATCH = "/.envpar/tmp"
+"""A tmpfs of ours inside: pytest's cache directory."""
+
+_REMOVAL_S = 2.0
+_KILLED = 137
+
+_BOOT = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from _envpar_agent.supervisor import main; main(sys.argv[1:])"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ground:
+    """Everything that containers of one stage have in common in one run."""
+
+    engine: Engine
+    stage: Stage
+    image: PinnedImage
+    probe: Probe
+    payload: Payload
+    plan: SourcePlan
+    owner: Owner
+    bytecode: Mount | None = None
+
+
+@dataclasses.dataclass
+class Site:
+    """A running container with an agent in it; owns both."""
+
+    ground: Ground
+    container: RunningContainer
+    client: Client
+    paths: PathMap
+
+    def autopsy(self) -> str | None:
+        """Why the container is gone, as far as the engine can tell."""
+        try:
+            state = self.container.inspect()
+            deadline = time.monotonic() + _REMOVAL_S
+            while _may_be_removal(state) and time.monotonic() < deadline:
+                # A removal kills first: give it the time to become one.
+                time.sleep(_REMOVAL_S / 40)
+                state = self.container.inspect()
+        except NotFoundError:
+            return "the container was removed from outside"
+        except EngineError as error:
+            return f"the engine does not answer: {error.message}"
+        limit = self.ground.stage.memory_bytes
+        if state.oom_killed:
+            return f"killed: memory limit {limit} bytes" if limit else "killed: out of memory"
+        if state.running:
+            return "the connection to the container was lost"
+        code = state.exit_code
+        if code is None:
+            return "the container ended, and the engine does not say how"
+        if code and code > 128:
+            return f"the container was killed from outside (exit code {code}, signal {code - 128})"
+        return f"the container ended with exit code {code}" + (f": {state.error}" if state.error else "")
+
+    def left_behind(self) -> Changes | None:
+        """What the suite left in the container's file system; None if the engine cannot tell any more."""
+        try:
+            return left_behind(
+                self.ground.engine,
+                self.container.id,
+                hidden=(self.paths.container, *self.container.mount_points()),
+            )
+        except EngineError:
+            return None
+
+    def close(self) -> None:
+        """End the conversation and remove the container and all that belongs to it."""
+        self.client.close()
+        self.container.remove()
+
+
+def _may_be_removal(state: ContainerInfo) -> bool:
+    # Podman has no exit code for a container that is being stopped or removed at the moment, and an engine may be
+    # slower to notice an end than the stream.
+    return not state.oom_killed and (state.running or state.exit_code in (None, _KILLED))
+
+
+def prepare(
+    engine: Engine,
+    settings: Settings,
+    stage: Stage,
+    owner: Owner,
+    cache_dir: Path,
+    progress: Progress | None = None,
+) -> Ground:
+    """Resolve everything that a container of ``stage`` needs; nothing is started yet.
+
+    Args:
+        cache_dir: Where probes, stamps and payloads are cached (host).
+        progress: Told lines of pulls, builds and first-time work.
+
+    Raises:
+        UsageError: The image, its Python or the source cannot be had.
+        EngineError: The engine failed.
+    """
+    image = resolve(
+        engine, stage, settings.root, progress=progress, owner_labels=owner.labels("cache", stage.name)
+    )
+    found = probe(engine, image.info, stage, settings.root, cache_dir, owner=owner)
+    payload = ensure(engine, image.info, found, settings.agent, cache_dir, progress, stage=stage, owner=owner)
+    facts = PathFacts(
+        state="occupied" if found.project_path_state == "nonempty" else found.project_path_state,
+        reachable=found.project_reachable,
+        uid=found.uid,
+        gid=found.gid,
+    )
+    plan = plan_source(engine.info, facts, settings.source, settings.root, workdir=stage.workdir)
+    kept = bytecode.mount(engine, image.info, found, plan, owner, cache_dir)
+    return Ground(engine, stage, image, found, payload, plan, owner, kept)
+
+
+def start(ground: Ground, environ: Mapping[str, str], on_start: Callable[[], None] | None = None) -> Site:
+    """Start one container and its agent.
+
+    Args:
+        environ: The host's environment, from which ``pass-env`` is taken.
+        on_start: Called once the container runs.
+
+    Raises:
+        StageError: A key of the stage makes the container impossible.
+        EngineError: The engine failed.
+    """
+    payload = ground.payload
+    container = start_container(
+        ground.engine,
+        ground.image,
+        ground.stage,
+        owner=ground.owner,
+        command=(
+            str(ground.probe.python),
+            "-c",
+            _BOOT,
+            str(payload.site or ""),
+            str(payload.first or ""),
+        ),
+        source_plan=ground.plan,
+        mounts=(payload.mount,) if ground.bytecode is None else (payload.mount, ground.bytecode),
+        env={name: environ[name] for name in ground.stage.pass_env if name in environ},
+        tmpfs={SCRATCH: "rw,mode=1777,size=64m"},
+    )
+    if on_start is not None:
+        on_start()
+    return Site(
+        ground,
+        container,
+        Client(container.stream),
+        PathMap(ground.plan.host_root, ground.plan.container_root),
+    )

@@ -1,0 +1,126 @@
+"""The same on Podman: a run, copy-on-write, a death, Ctrl-C, removal."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from projects import Project
+
+pytestmark = pytest.mark.engine
+
+
+def test_a_run_with_deaths(podman_project: Project) -> None:
+    project = podman_project
+    project.stage(top='artifacts = ["out/*"]')
+    project.write(
+        "test_it.py",
+        """
+        import os, pathlib, time
+        def test_writes():
+            pathlib.Path("stray").write_text("inside only")
+            pathlib.Path("out").mkdir()
+            pathlib.Path("out", "kept").write_text("brought back")
+        def test_dies(): os.kill(os.getpid(), 9)
+        def test_sees(): assert pathlib.Path("stray").read_text() == "inside only"
+        def test_fails(): assert [1, 2] == [1, 3]
+        """,
+    )
+    result = project.run("-v")
+    assert result.code == 1
+    assert result.counts == {"passed": 2, "failed": 2}
+    assert "podman" in result.text
+    assert "source overlay" in result.text
+    assert "killed by signal 9 (SIGKILL)" in result.text
+    assert "At index 1 diff: 2 != 3" in result.text
+    assert not (project.root / "stray").exists()
+    assert (project.root / "out" / "kept").read_text() == "brought back"
+
+
+def test_memory_limit(podman_project: Project) -> None:
+    podman_project.stage('memory = "64m"')
+    podman_project.write(
+        "test_it.py",
+        """
+        def test_eats():
+            hold = []
+            while True:
+                hold.append(bytearray(1 << 20))
+        def test_after(): pass
+        """,
+    )
+    result = podman_project.run()
+    assert result.code == 1
+    assert result.counts == {"failed": 1, "passed": 1}
+    assert "cause: killed: memory limit 64 MiB" in result.text
+
+
+def test_removed_from_outside(podman_project: Project) -> None:
+    project = podman_project
+    project.write(
+        "test_it.py",
+        """
+        import os, time
+        def test_held():
+            os.write(1, b"now held")
+            time.sleep(20)
+        def test_after(): pass
+        """,
+    )
+    run = project.start("-s")
+    run.wait_for("now held")
+    (container,) = project.containers()
+    project.engine.remove_container(container.id)
+    result = run.end().clean()
+    assert result.code == 1
+    assert result.counts == {"failed": 1, "passed": 1}
+    assert "removed from outside" in result.text
+    assert project.left() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals(podman_project: Project, number: signal.Signals) -> None:
+    project = podman_project
+    project.write(
+        "test_it.py",
+        """
+        import os, time
+        def test_held():
+            os.write(1, b"now held")
+            time.sleep(1000)
+        """,
+    )
+    run = project.start("-s")
+    run.wait_for("now held")
+    at = run.signal(number)
+    result = run.end().clean()
+    assert time.monotonic() - at < 10
+    assert result.code == (2 if number == signal.SIGINT else 143)
+    assert project.left() == []
+
+
+def test_kill_9_of_the_host(podman_project: Project) -> None:
+    project = podman_project
+    project.write(
+        "test_it.py",
+        """
+        import os, time
+        def test_held():
+            os.write(1, b"now held")
+            time.sleep(1000)
+        """,
+    )
+    run = project.start("-s")
+    run.wait_for("now held")
+    run.process.kill()
+    run.end()
+    deadline = time.monotonic() + 12
+    while any(each.status == "running" for each in project.containers()):
+        assert time.monotonic() < deadline, "the container goes on"
+        time.sleep(0.2)
+    project.write("test_it.py", "def test_a(): pass\n")
+    assert project.run().code == 0

@@ -1,0 +1,172 @@
+"""Real engines for the tests, and the proof that nothing of ours stays on them.
+
+Without an engine these tests skip on a user's machine and fail where ``CI`` is set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_envpar.containers.labels import CACHE, KIND, RUN, Owner, is_dead
+from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.engine.select import Candidate, connect
+from pytest_envpar.errors import EngineError, EnvparError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pytest_envpar.engine.api import Engine
+
+_BASE_IMAGES = ("envpar-base:py3.11", "base:bookworm", "python:3.11-slim")
+_PODMAN_NOFILE = 1 << 20
+
+
+@pytest.fixture(scope="session", name="missing")
+def missing_fixture() -> Callable[[str], None]:
+    """``missing(what)`` skips on a user's machine and fails in CI."""
+    return _missing
+
+
+@pytest.fixture(scope="session")
+def base_images() -> tuple[str, ...]:
+    """The names under which the base image is looked for."""
+    return _BASE_IMAGES
+
+
+def _missing(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} (a failure because CI is set)", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def engine_environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """The environment for engines, with settings for Podman where its own defaults fail."""
+    environ = dict(os.environ)
+    lines: list[str] = []
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= hard < _PODMAN_NOFILE:
+        # Soft and hard are equal because the service of Podman 4.3 mixes the two up.
+        limit = min(4096, hard)
+        lines += ["[containers]", f'default_ulimits = ["nofile={limit}:{limit}", "nproc=4096:4096"]']
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        lines += ["[engine]", 'runtime = "runc"']
+    if lines:
+        file = tmp_path_factory.mktemp("podman") / "containers.conf"
+        file.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        environ["CONTAINERS_CONF"] = str(file)
+    return environ
+
+
+@pytest.fixture(scope="session", params=["docker", "podman"])
+def engine(request: pytest.FixtureRequest, engine_environ: Mapping[str, str]) -> Iterator[Engine]:
+    """A real engine: the Docker daemon of this machine, and a Podman service of our own."""
+    candidate = (
+        Candidate("docker socket", "unix:///var/run/docker.sock")
+        if request.param == "docker"
+        else Candidate("podman system service", "")
+    )
+    try:
+        made = connect(candidate, engine_environ)
+    except EngineError as error:
+        _missing(f"no {request.param}: {error}")
+        raise
+    with contextlib.closing(made):
+        before = _labelled(made)
+        yield made
+        left = {key: labels for key, labels in _labelled(made).items() if key not in before and _ours(labels)}
+        assert not left, f"left behind on {request.param}: {left}"
+
+
+@pytest.fixture(scope="session")
+def base_image(engine: Engine) -> str:
+    """The id of a Debian image with Python 3.11."""
+    for name in _BASE_IMAGES:
+        image = engine.inspect_image(name)
+        if image is not None:
+            return image.id
+    _missing(f"none of {', '.join(_BASE_IMAGES)} on {engine.info.kind}; run fixtures/setup_engine.py")
+    raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def run_labels() -> Mapping[str, str]:
+    """Labels for everything that these tests make."""
+    return Owner.current(Path(__file__).parent, run=_RUN).labels("run")
+
+
+@pytest.fixture
+def create(
+    engine: Engine,
+    base_image: str,
+    run_labels: Mapping[str, str],
+    volume: object,
+) -> Iterator[Callable[..., str]]:
+    """``create(*command, **spec)`` creates a container that is removed after the test, before the volumes."""
+    made: list[str] = []
+
+    def create(*command: str, **spec: object) -> str:
+        values: dict[str, object] = {"image": base_image, "labels": run_labels, "network": "none", **spec}
+        container = engine.create_container(ContainerSpec(command=command, **values))  # type: ignore[arg-type]
+        made.append(container)
+        return container
+
+    yield create
+    for container in made:
+        engine.remove_container(container)
+
+
+@pytest.fixture
+def volume(engine: Engine, run_labels: Mapping[str, str]) -> Iterator[Callable[..., tuple[str, str]]]:
+    """``volume(**options)`` creates a volume that is removed after the test: its name and mount point."""
+    made: list[str] = []
+
+    def create(**options: str) -> tuple[str, str]:
+        name = f"envpar-test-{secrets.token_hex(6)}"
+        made.append(name)
+        return name, str(engine.create_volume(name, labels=run_labels, options=options))
+
+    yield create
+    for name in reversed(made):
+        engine.remove_volume(name)
+
+
+_RUN = f"test-{secrets.token_hex(6)}"
+
+
+def _labelled(engine: Engine) -> dict[str, Mapping[str, str]]:
+    """Everything of ours on the engine except caches."""
+    wanted = {KIND: ""}
+    found: dict[str, Mapping[str, str]] = {}
+    for what, listing in (
+        ("container", engine.list_containers),
+        ("image", engine.list_images),
+        ("volume", engine.list_volumes),
+        ("network", engine.list_networks),
+    ):
+        try:
+            listed = listing(wanted)
+        except EnvparError:
+            # Podman cannot list networks without network plugins; then it cannot make one either.
+            if what != "network":
+                raise
+            continue
+        for item in listed:
+            if item.labels.get(KIND) != CACHE:
+                found[f"{what} {item.name or item.id}"] = item.labels
+    return found
+
+
+def _ours(labels: Mapping[str, str]) -> bool:
+    """Whether this run answers for an object. In CI the machine is ours alone: all but the living count."""
+    if labels.get(RUN) == _RUN:
+        return True
+    owner = Owner.parse(labels)
+    return bool(os.environ.get("CI")) and (owner is None or is_dead(owner))

@@ -1,0 +1,79 @@
+"""The command ``envpar`` against a real engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_envpar.containers.labels import Owner
+from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from conftest import Project
+
+SOURCE = Path(__file__).parents[2]
+pytestmark = pytest.mark.engine
+
+
+def _envpar(project: Project, *args: str, code: int = 0) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_envpar", *args, "--format=json"],
+        cwd=project.root,
+        env={**project.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, ""), done.stderr
+    return json.loads(done.stdout)
+
+
+def test_doctor_finds_the_engine(project: Project) -> None:
+    answer = _envpar(project, "doctor")
+    engine = next(check for check in answer["checks"] if check["name"] == "engine: docker socket")
+    assert engine["state"] == "ok"
+    assert answer["state"] in ("ok", "warn")
+
+
+def test_ps_and_prune_of_what_a_dead_run_left(project: Project) -> None:
+    """A container whose process is gone is listed as dead and removed; one of a live process is neither."""
+    child = (
+        "from pathlib import Path; from pytest_envpar.containers.labels import Owner; import json, sys;"
+        "print(json.dumps(dict(Owner.current(Path(sys.argv[1])).labels('run', 'qa'))))"
+    )
+    gone = subprocess.check_output(
+        [sys.executable, "-c", child, str(project.root)], env={**project.environ, "PYTHONPATH": str(SOURCE)}
+    )
+    engine = project.engine
+    made = {}
+    for name, labels in (
+        ("dead", json.loads(gone)),
+        ("live", Owner.current(project.root).labels("run", "qa")),
+    ):
+        made[name] = engine.create_container(ContainerSpec(project.image, ("true",), labels, network="none"))
+    try:
+        # Any other run on this machine may have swept the dead one meanwhile; it cannot be listed as alive.
+        listed = {each["id"]: each["state"] for each in _envpar(project, "ps")["objects"]}
+        assert listed.get(made["dead"], "dead") == "dead"
+        assert listed[made["live"]] == "live"
+        removed = {each["id"] for each in _envpar(project, "prune")["removed"]}
+        assert made["live"] not in removed
+        with pytest.raises(NotFoundError):
+            engine.inspect_container(made["dead"])
+        assert engine.inspect_container(made["live"]).id == made["live"]
+    finally:
+        for container in made.values():
+            engine.remove_container(container)
+
+
+def test_init_writes_what_a_run_uses(project: Project) -> None:
+    (project.root / "envpar.toml").unlink()
+    project.write("test_it.py", "import os\ndef test_a(): assert os.path.exists('/.envpar')\n")
+    assert _envpar(project, "init", "--image", project.image, "--stage", "first")["stage"] == "first"
+    project.run(stage="first").ok()
