@@ -5,6 +5,7 @@
     │   ├── ConfigError         a key, a value or the shape of the configuration
     │   ├── NotYetError         a documented feature that this version refuses
     │   ├── ImageError          an image that cannot be found, pulled or built
+    │   ├── LockError           the lock file is broken, or is not what the configuration asks for
     │   ├── NoEngineError       no engine answers
     │   └── StageError          an image in which a suite cannot run (no usable Python, ...)
     └── EngineError             the engine failed or went away: exit 3
@@ -80,6 +81,12 @@ class ImageError(UsageError):
     """An image cannot be found, pulled or built."""
 
     code = "image"
+
+
+class LockError(UsageError):
+    """The lock file cannot be read or written, or a stage is not in it as the configuration asks."""
+
+    code = "lock"
 
 
 class NoEngineError(UsageError):
