@@ -42,6 +42,12 @@ SHORT = Option("--env", "value", "STAGE", "Run the suite inside the container of
 ENGINE = Option(
     "--env-engine", "value", "URL", "Use the container engine at URL instead of the configured one."
 )
+FROZEN = Option(
+    "--env-frozen", "flag", None, "Refuse a stage that is not in the lock file as it is configured."
+)
+UPDATE = Option(
+    "--env-update", "flag", None, "Lock the stage anew, to what its tag or Dockerfile gives here."
+)
 OPTIONS = (
     STAGE,
     ENGINE,
@@ -55,8 +61,8 @@ OPTIONS = (
     Option(
         "--env-pollution", "flag", None, "Tell what each test left on the file system.", "pollution per test"
     ),
-    Option("--env-frozen", "flag", None, "Refuse any image that is not in the lock file.", "the lock file"),
-    Option("--env-update", "flag", None, "Rewrite the lock file.", "the lock file"),
+    FROZEN,
+    UPDATE,
     Option("--env-report", "value", "PATH", "Write a report to PATH.", "reports"),
     Option("--env-keep", "value", "WHEN", "Keep containers: never, failed or always.", "keeping containers"),
     Option(
@@ -84,6 +90,8 @@ class Request:
         engine: The engine's URL, if one was given.
         args: The command line as the user gave it, without what ini files and the environment add.
         module: pytest was started as ``python -m pytest``.
+        frozen: Refuse what is not in the lock file.
+        update: Rewrite the stage's entry in the lock file.
     """
 
     stage: str
@@ -91,6 +99,13 @@ class Request:
     engine: str | None
     args: tuple[str, ...]
     module: bool
+    frozen: bool = False
+    update: bool = False
+
+    @property
+    def lock(self) -> Literal["frozen", "update"] | None:
+        """How strictly the lock file was asked to bind; ``None`` lets the environment decide."""
+        return "frozen" if self.frozen else "update" if self.update else None
 
 
 def register(parser: pytest.Parser) -> None:
@@ -186,7 +201,13 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
         )
     refuse_not_yet(option)
     _refuse_foreign(option)
-    return Request(asked, f"{name}={asked}", engines[0] if engines else None, _without_us(args), module)
+    frozen, update = (bool(getattr(option, each.dest, False)) for each in (FROZEN, UPDATE))
+    if frozen and update:
+        raise UsageError(
+            f"{FROZEN.name} and {UPDATE.name} contradict each other", hint="one leaves the lock file as it is"
+        )
+    engine = engines[0] if engines else None
+    return Request(asked, f"{name}={asked}", engine, _without_us(args), module, frozen, update)
 
 
 def _without_us(args: Sequence[str]) -> tuple[str, ...]:

@@ -298,7 +298,6 @@ ROOT = Table(
             "Where the exact images are pinned.",
             "`envpar.lock`",
             example='"envpar.lock"',
-            later="leave the key out",
         ),
         Key(
             "source",

@@ -10,6 +10,7 @@ from pytest_envpar.containers.labels import Owner
 from pytest_envpar.containers.sweep import sweep
 from pytest_envpar.engine.select import select_engine
 from pytest_envpar.errors import EnvparError
+from pytest_envpar.images import locking
 from pytest_envpar.worker import start
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class StagePlaces:
         engine: The engine's URL if the command line named one.
         cache_dir: Our cache folder (host).
         environ: The host's environment.
+        mode: How strictly the lock file binds; ``None`` lets the environment decide.
     """
 
     scratch = start.SCRATCH + "/cache"
@@ -44,12 +46,15 @@ class StagePlaces:
         engine: str | None,
         cache_dir: Path,
         environ: Mapping[str, str],
+        mode: locking.Mode | None = None,
     ) -> None:
         self._settings = settings
         self._stage = stage
         self._configured = (engine,) if engine else settings.engines
         self._cache_dir = cache_dir
         self._environ = environ
+        self._mode = mode or locking.mode_of(environ)
+        self._settled = False
         self._engine: Engine | None = None
         self._ground: Ground | None = None
         self._site: Site | None = None
@@ -65,7 +70,7 @@ class StagePlaces:
             if self._cancelled:
                 engine.cancel()
             self._ground = start.prepare(
-                engine, self._settings, self._stage, owner, self._cache_dir, progress=_tell
+                engine, self._settings, self._stage, owner, self._cache_dir, progress=_tell, mode=self._mode
             )
             self._site = start.start(self._ground, self._environ)
         except BaseException:
@@ -90,9 +95,13 @@ class StagePlaces:
             engine.cancel()
 
     def place(self) -> Site:
-        """The current container."""
+        """The current container. Whoever asks for it runs the stage, and only then the lock file is written."""
         if self._site is None:
             raise EnvparError(f"stage {self._stage.name!r} has no container")
+        if not self._settled:
+            self._settled = True
+            for line in locking.settle(self._site.ground.locked):
+                _tell(line)
         return self._site
 
     def another(self) -> Site:
@@ -134,6 +143,7 @@ class StagePlaces:
         ]
         if plan.why:
             lines.append(f"envpar: {plan.why}")
+        lines += [f"envpar: {remark}" for remark in ground.locked.remarks]
         return lines
 
     def close(self) -> None:

@@ -59,7 +59,9 @@ class StageRun:
         self._settings = settings
         self._stage = stage
         self._selection = known
-        self.places = StagePlaces(settings, stage, request.engine, options.cache_dir(), dict(os.environ))
+        self.places = StagePlaces(
+            settings, stage, request.engine, options.cache_dir(), dict(os.environ), request.lock
+        )
         self._signals = Signals(f"stage {stage.name}")
         self._link = Link(self.places, stage.name, self._worker_options)
         self._ahead = Ahead(self.places.begin)

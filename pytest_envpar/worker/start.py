@@ -10,7 +10,7 @@ from pytest_envpar.containers.lifecycle import RunningContainer, start_container
 from pytest_envpar.containers.source import PathFacts, SourcePlan, plan_source
 from pytest_envpar.drift.changes import Changes, left_behind
 from pytest_envpar.errors import EngineError, NotFoundError
-from pytest_envpar.images.resolve import resolve
+from pytest_envpar.images.locking import Locked, Mode, resolve_stage
 from pytest_envpar.worker import bytecode
 from pytest_envpar.worker.client import Client
 from pytest_envpar.worker.paths import PathMap
@@ -46,6 +46,7 @@ class Ground:
     payload: Payload
     plan: SourcePlan
     owner: Owner
+    locked: Locked
     bytecode: Mount | None = None
 
 
@@ -113,20 +114,23 @@ def prepare(
     owner: Owner,
     cache_dir: Path,
     progress: Progress | None = None,
+    mode: Mode = "local",
 ) -> Ground:
     """Resolve everything that a container of ``stage`` needs; nothing is started yet.
 
     Args:
         cache_dir: Where probes, stamps and payloads are cached (host).
         progress: Told lines of pulls, builds and first-time work.
+        mode: How strictly the lock file binds. It is not written to: see ``Ground.locked``.
 
     Raises:
-        UsageError: The image, its Python or the source cannot be had.
+        UsageError: The image, its Python or the source cannot be had, or the lock file refuses the stage.
         EngineError: The engine failed.
     """
-    image = resolve(
-        engine, stage, settings.root, progress=progress, owner_labels=owner.labels("cache", stage.name)
+    locked = resolve_stage(
+        engine, stage, settings, mode, progress=progress, owner_labels=owner.labels("cache", stage.name)
     )
+    image = locked.image
     found = probe(engine, image.info, stage, settings.root, cache_dir, owner=owner)
     payload = ensure(engine, image.info, found, settings.agent, cache_dir, progress, stage=stage, owner=owner)
     facts = PathFacts(
@@ -137,7 +141,7 @@ def prepare(
     )
     plan = plan_source(engine.info, facts, settings.source, settings.root, workdir=stage.workdir)
     kept = bytecode.mount(engine, image.info, found, plan, owner, cache_dir)
-    return Ground(engine, stage, image, found, payload, plan, owner, kept)
+    return Ground(engine, stage, image, found, payload, plan, owner, locked, kept)
 
 
 def start(ground: Ground, environ: Mapping[str, str], on_start: Callable[[], None] | None = None) -> Site:

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The hosts' environment: nothing of this session's pytest, one cache for all, Podman made to work here."""
+    """The hosts' environment: nothing of this session's pytest, one cache for all, Podman made to work here.
+
+    Nor is it that of CI, where a stage has to be locked before it runs.
+    """
     environ = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(
             ("PYTEST", "PYTHON", "TOX_", "COV_", "DOCKER_", "CONTAINER_", "PY_COLORS", "FORCE_COLOR")
         )
+        and name != "CI"
     }
     environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     lines = []

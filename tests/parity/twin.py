@@ -108,6 +108,8 @@ class Twin:
             environ = self._environ(side)
             if ours and by == "addopts":
                 environ["PYTEST_ADDOPTS"] = f"--env={self.stage}"
+            # In CI a stage has to be locked; no project here is.
+            command += ["--env-update"] if ours and by != "none" and self.environ.get("CI") else []
             command += [argument.replace("{root}", str(side)) for argument in arguments]
             started.append(
                 subprocess.Popen(

@@ -133,7 +133,8 @@ class Project:
         return result
 
     def snapshot(self) -> dict[str, tuple[int, int, bytes]]:
-        """Every file of the project: mode, time and content. What the host's own pytest caches is left out."""
+        """Every file of the project: mode, time and content. Left out is what a run is to write: pytest's cache on the
+        host and the lock file."""
         return {
             str(path.relative_to(self.root)): (
                 path.lstat().st_mode,
@@ -141,7 +142,7 @@ class Project:
                 path.read_bytes() if path.is_file() else b"",
             )
             for path in sorted(self.root.rglob("*"))
-            if ".pytest_cache" not in path.parts
+            if not {".pytest_cache", "envpar.lock"}.intersection(path.parts)
         }
 
     def suite(self, code: str, *args: str, stage: str = "qa") -> Result:
@@ -152,13 +153,17 @@ class Project:
 
 @pytest.fixture(scope="session")
 def environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The hosts' environment: nothing of this session's pytest, and one cache for all of them."""
+    """The hosts' environment: nothing of this session's pytest, and one cache for all of them.
+
+    Nor is it that of CI, where a stage has to be locked before it runs.
+    """
     environ = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(
             ("PYTEST", "PYTHON", "TOX_", "COV_", "DOCKER_", "CONTAINER_", "PY_COLORS", "FORCE_COLOR")
         )
+        and name != "CI"
     }
     environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     environ["NO_COLOR"] = "1"

@@ -330,8 +330,6 @@ def test_keys_of_later_versions_are_refused(lines: str, shown: str, project: Pro
     [
         "--env-drift",
         "--env-pollution",
-        "--env-frozen",
-        "--env-update",
         "--env-report=x.html",
         "--env-keep=failed",
         "--env-fresh=test",

@@ -1,0 +1,408 @@
+"""What a stage resolves to, given the lock file and how strictly it binds, and what is told of it.
+
+A stage with an entry that matches its configuration resolves to the locked bytes and nothing else; the tag is not
+asked. Without one, or where the user edited the stage, the mode decides: see :data:`Mode` and :func:`decide`. What
+only the resolved image can tell (the hash of a build's inputs) is looked at after it, with the same rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from pytest_envpar.errors import ImageError, LockError
+from pytest_envpar.images import lockfile
+from pytest_envpar.images.lockfile import Entry, Lock
+from pytest_envpar.images.pinned import parse_reference, pin, same_platform
+from pytest_envpar.images.resolve import resolve
+from pytest_envpar.images.tags import INPUT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_envpar.config.model import Settings, Stage
+    from pytest_envpar.engine.api import Engine, Progress
+    from pytest_envpar.images.pinned import PinnedImage
+
+Mode = Literal["local", "ci", "frozen", "update"]
+"""How strictly the lock binds: ``local`` locks what is missing or was edited and says so, ``ci`` (the variable ``CI``)
+and ``frozen`` (``--env-frozen``) refuse it, ``update`` (``--env-update``) locks the stage anew."""
+
+Action = Literal["use", "lock", "refuse"]
+
+_FALSE = ("", "0", "false", "no", "off")
+
+
+def mode_of(environ: Mapping[str, str], *, frozen: bool = False, update: bool = False) -> Mode:
+    """The mode of a run: the options first, then whether the environment is that of CI."""
+    if frozen:
+        return "frozen"
+    if update:
+        return "update"
+    return "ci" if environ.get("CI", "").strip().lower() not in _FALSE else "local"
+
+
+def lock_path(settings: Settings) -> Path:
+    """The project's lock file (host, absolute)."""
+    return settings.lockfile or settings.root / lockfile.NAME
+
+
+def decide(entry: Entry | None, edits: Sequence[str], mode: Mode) -> Action:
+    """What to do with a stage.
+
+    Args:
+        entry: What is locked; ``None`` if nothing is.
+        edits: How the configuration differs from it; see :func:`edits_of`.
+        mode: How strictly the lock binds.
+    """
+    if mode == "update":
+        return "lock"
+    if entry is not None and not edits:
+        return "use"
+    return "lock" if mode == "local" else "refuse"
+
+
+def edits_of(entry: Entry, stage: Stage, root: Path) -> tuple[str, ...]:
+    """What the configuration alone shows to have changed since ``stage`` was locked, each for what it is."""
+    found = []
+    was, now = entry.reference, stage.image
+    if was is not None and now is not None and was != now:
+        found.append(f"reference edited: {was} -> {now}")
+    elif was is not None and now is None:
+        found.append(f"image replaced by a build: {was} -> {dockerfile_of(stage, root)}")
+    elif was is None and now is not None:
+        found.append(f"build replaced by an image: {entry.build} -> {now}")
+    elif entry.build != dockerfile_of(stage, root):
+        found.append(f"Dockerfile replaced: {entry.build} -> {dockerfile_of(stage, root)}")
+    if stage.platform is not None and not same_platform(stage.platform, entry.platform):
+        found.append(f"platform edited: {entry.platform} -> {stage.platform}")
+    if stage.setup and entry.setup is None:
+        found.append("setup steps added")
+    if entry.setup is not None and not stage.setup:
+        found.append("setup steps removed")
+    return tuple(found)
+
+
+def changes_of(entry: Entry, new: Entry) -> tuple[str, ...]:
+    """What a resolved image shows to have changed in what it is made from, each for what it is."""
+    bases = [
+        f"base image changed: {name} {_short(entry.base.get(name))} -> {_short(new.base.get(name))}"
+        for name in sorted({*entry.base, *new.base})
+        if entry.base.get(name) != new.base.get(name)
+    ]
+    found = list(bases)
+    if entry.inputs is not None and new.inputs is not None and entry.inputs != new.inputs:
+        found.append("Dockerfile, context or arguments of the build changed")
+    if entry.setup is not None and new.setup is not None and entry.setup != new.setup:
+        found.append("setup steps changed, or the files they name")
+    return tuple(found)
+
+
+def dockerfile_of(stage: Stage, root: Path) -> str | None:
+    """The Dockerfile of a build as the lock names it: relative to the project root."""
+    return None if stage.build is None else os.path.relpath(stage.build.dockerfile, root).replace(os.sep, "/")
+
+
+def entry_of(stage: Stage, root: Path, image: PinnedImage) -> Entry:
+    """The entry that pins ``stage`` to ``image``."""
+    return Entry(
+        reference=stage.image,
+        build=dockerfile_of(stage, root),
+        digest=image.digest if stage.image is not None else None,
+        image_id=_sha(image.image_id),
+        platform=image.platform,
+        inputs=_optional_sha(getattr(image, "inputs", None) or image.info.labels.get(INPUT)),
+        setup=_optional_sha(getattr(image, "setup", None)),
+        layers=image.layers,
+        base=MappingProxyType({name: _sha(pinned) for name, pinned in getattr(image, "bases", {}).items()}),
+    )
+
+
+def renewed(old: Entry | None, new: Entry) -> Entry:
+    """``new`` with the fingerprints of ``old`` where they are of the same image."""
+    if old is None or old.image_id != new.image_id:
+        return new
+    return dataclasses.replace(new, manifest=old.manifest, packages=old.packages)
+
+
+def difference(old: Entry, new: Entry) -> str:
+    """How two entries of a stage differ, in a line; empty if they do not."""
+    parts = []
+    for name, was, now in (
+        ("reference", old.reference, new.reference),
+        ("platform", old.platform, new.platform),
+    ):
+        if was != now:
+            parts.append(f"{name} {was} -> {now}")
+    if old.digest != new.digest:
+        parts.append(f"digest {_short(old.digest)} -> {_short(new.digest)}")
+    elif old.image_id != new.image_id:
+        parts.append(f"image id {_short(old.image_id)} -> {_short(new.image_id)}")
+    parts += changes_of(old, new)
+    if old.layers != new.layers:
+        parts.append(layers_that_differ(old.layers, new.layers))
+    return ", ".join(parts)
+
+
+def layers_that_differ(old: Sequence[str], new: Sequence[str]) -> str:
+    """``2 of 5 layers differ``: how many of the new layers the old image does not have at the same place."""
+    same = 0
+    for was, now in zip(old, new, strict=False):
+        if was != now:
+            break
+        same += 1
+    return f"{max(len(new), len(old)) - same} of {max(len(new), len(old))} layers differ"
+
+
+@dataclasses.dataclass(frozen=True)
+class Locked:
+    """A stage resolved by the rules of the lock. Nothing is written yet: :func:`settle` does that.
+
+    Args:
+        image: The image, present on the engine.
+        old: The entry that was read; ``None`` if there was none.
+        entry: The entry that pins ``image``.
+        why: What was found to have changed since ``old``, each for what it is.
+        told: Lines that the user must see: a tag that moved.
+        remarks: Lines for the header: what is as it has to be and yet worth knowing.
+    """
+
+    stage: Stage
+    mode: Mode
+    path: Path
+    root: Path
+    image: PinnedImage
+    old: Entry | None
+    entry: Entry
+    why: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def pending(self) -> bool:
+        """Whether the file has to be changed."""
+        return self.old != self.entry
+
+
+def resolve_stage(
+    engine: Engine,
+    stage: Stage,
+    settings: Settings,
+    mode: Mode,
+    *,
+    progress: Progress | None = None,
+    owner_labels: Mapping[str, str] = MappingProxyType({}),
+) -> Locked:
+    """The image of ``stage`` by the rules of the lock, present on the engine.
+
+    Args:
+        settings: The configuration; it names the lock file.
+        mode: How strictly the lock binds.
+        progress: Told each line of a pull or a build.
+        owner_labels: The labels of the run, for what is built.
+
+    Raises:
+        LockError: The lock is broken, or refuses the stage.
+        ImageError: The image cannot be had, or is not the locked one.
+        EngineError: The engine failed.
+    """
+    path, root = lock_path(settings), settings.root
+
+    def get(**pinned: str) -> PinnedImage:
+        return _get(engine, stage, root, progress, owner_labels, **pinned)
+
+    lock = lockfile.read(path)
+    old = None if lock is None else lock.stages.get(stage.name)
+    why = () if old is None else edits_of(old, stage, root)
+    action = decide(old, why, mode)
+    if action == "refuse":
+        raise refusal(stage, path, root, old, why, mode)
+    if action == "use" and old is not None and stage.image is not None and not stage.setup:
+        image = get(digest=old.digest) if old.digest is not None else get(image_id=old.image_id)
+        _check_content(stage, path, old, image)
+        return Locked(stage, mode, path, root, image, old, old, told=_moved(engine, stage, old, image))
+    image = get()
+    new = renewed(old, entry_of(stage, root, image))
+    if action == "use" and old is not None:
+        why = changes_of(old, new)
+        action = decide(old, why, mode)
+        if action == "refuse":
+            raise refusal(stage, path, root, old, why, mode)
+        if action == "use":
+            remarks = _rebuilt(stage, path, root, old, new)
+            return Locked(stage, mode, path, root, image, old, old, remarks=remarks)
+    return Locked(stage, mode, path, root, image, old, new, why)
+
+
+def _get(
+    engine: Engine,
+    stage: Stage,
+    root: Path,
+    progress: Progress | None,
+    owner_labels: Mapping[str, str],
+    *,
+    digest: str | None = None,
+    image_id: str | None = None,
+) -> PinnedImage:
+    exact = stage
+    if digest is not None:
+        exact = dataclasses.replace(stage, image=f"{str(stage.image).partition('@')[0]}@{digest}")
+    elif image_id is not None:
+        exact = dataclasses.replace(stage, image=image_id)
+    image = resolve(engine, exact, root, progress=progress, owner_labels=owner_labels)
+    if exact is not stage and stage.image is not None:
+        image = dataclasses.replace(image, reference=stage.image, digest=digest)
+    return image
+
+
+def settle(locked: Locked) -> tuple[str, ...]:
+    """Write what :func:`resolve_stage` found, where it has to be written; returns the lines to tell.
+
+    Raises:
+        LockError: The file cannot be written and the user asked for that. Nobody asks for it in a plain local run,
+            which is not worth losing over a full disk or a read-only tree: there it is told.
+    """
+    if not locked.pending:
+        return locked.told
+    stage, path = locked.stage, locked.path
+    where = shown_path(path, locked.root)
+    try:
+        if locked.mode == "update":
+            record(path, {stage.name: locked.entry})
+        else:
+            meanwhile = record(path, {stage.name: locked.entry}, expected={stage.name: locked.old})
+            if meanwhile is not None:
+                if meanwhile == locked.entry:
+                    return locked.told
+                other = difference(meanwhile, locked.entry)
+                return (
+                    *locked.told,
+                    f"another run has locked stage {stage.name} in {where}; this one has: {other}",
+                )
+    except LockError as error:
+        if locked.mode != "local":
+            raise
+        return (*locked.told, f"stage {stage.name} is not locked: {error.message}")
+    if locked.old is None:
+        return (*locked.told, f"locked stage {stage.name} to {locked.image.short()} in {where}")
+    why = "; ".join(locked.why) or difference(locked.old, locked.entry)
+    return (*locked.told, f"locked stage {stage.name} anew in {where}: {why}; now {locked.image.short()}")
+
+
+def record(
+    path: Path,
+    entries: Mapping[str, Entry | None],
+    *,
+    expected: Mapping[str, Entry | None] | None = None,
+    anew: bool = False,
+) -> Entry | None:
+    """Put ``entries`` into the lock file; what other runs wrote of other stages stays.
+
+    Args:
+        entries: By stage; ``None`` removes one.
+        expected: What was read before the work began, by stage.
+        anew: Whether a file that cannot be read is replaced, which loses the entries of other stages.
+
+    Returns:
+        ``None`` if the file holds the entries now; the first entry that somebody else has put there since
+        ``expected`` was read, and then nothing is written.
+    """
+    with lockfile.exclusive(path):
+        try:
+            lock = lockfile.read(path) or Lock()
+        except LockError:
+            if not anew:
+                raise
+            lock = Lock()
+        for name, before in (expected or {}).items():
+            now = lock.stages.get(name)
+            if now is not None and now != before:
+                return now
+        merged: dict[str, Entry | None] = {**lock.stages, **entries}
+        kept = {name: entry for name, entry in merged.items() if entry is not None}
+        lockfile.write(path, Lock(MappingProxyType(kept)))
+    return None
+
+
+def refusal(
+    stage: Stage, path: Path, root: Path, entry: Entry | None, edits: Sequence[str], mode: Mode
+) -> LockError:
+    """Why a stage may not run, with the command that mends it."""
+    why = "--env-frozen" if mode == "frozen" else "CI is set"
+    name = shown_path(path, root)
+    if entry is None:
+        what = f"is not in {name}" if path.exists() else f"is not locked: there is no {name}"
+    else:
+        what = f"is not as {name} has it: {'; '.join(edits)}"
+    return LockError(
+        f"stage {stage.name!r} {what} ({why}: only what is locked may run)",
+        hint=f"run `envpar lock` or `pytest --env={stage.name} --env-update`, and commit {name}",
+    )
+
+
+def shown_path(path: Path, root: Path) -> str:
+    """The lock file for a message: relative to the project root where it lies below."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _check_content(stage: Stage, path: Path, entry: Entry, image: PinnedImage) -> None:
+    """A digest may name an index of several platforms: only the layers tell that this is the image that was locked."""
+    if entry.layers == image.layers:
+        return
+    if not same_platform(entry.platform, image.platform):
+        raise ImageError(
+            f"stage {stage.name!r}: {path.name} has it for {entry.platform}, this engine for {image.platform}",
+            hint=f'set platform = "{entry.platform}" in [tool.envpar.stages.{stage.name}], or lock it for this one: '
+            f"pytest --env={stage.name} --env-update",
+        )
+    raise ImageError(
+        f"stage {stage.name!r}: the image {image.short()} is not the locked one: "
+        + layers_that_differ(entry.layers, image.layers),
+        hint=f"if that is right: pytest --env={stage.name} --env-update",
+    )
+
+
+def _moved(engine: Engine, stage: Stage, entry: Entry, image: PinnedImage) -> tuple[str, ...]:
+    """Told if the tag means other bytes on this engine by now. Costs an inspect only where it may."""
+    reference = stage.image
+    assert reference is not None
+    asked = parse_reference(reference)
+    if asked.digest is not None or any(_same_name(tag, reference) for tag in image.info.tags):
+        return ()
+    info = engine.inspect_image(reference)
+    if info is None or info.id == image.info.id:
+        return ()
+    now = pin(reference, info)
+    if entry.digest is not None and now.digest == entry.digest:
+        return ()
+    locked = _short(entry.digest or entry.image_id)
+    return (f"tag {reference} now means {_short(now.digest or now.image_id)}; using the locked {locked}",)
+
+
+def _same_name(left: str, right: str) -> bool:
+    try:
+        return parse_reference(left) == parse_reference(right)
+    except ValueError:
+        return False
+
+
+def _rebuilt(stage: Stage, path: Path, root: Path, old: Entry, new: Entry) -> tuple[str, ...]:
+    if old.layers == new.layers:
+        return ()
+    what = "rebuilt: same inputs, other content: " + layers_that_differ(old.layers, new.layers)
+    return (f"stage {stage.name} {what} from {shown_path(path, root)}",)
+
+
+def _sha(text: str) -> str:
+    return text if text.startswith("sha256:") else f"sha256:{text}"
+
+
+def _optional_sha(text: str | None) -> str | None:
+    return None if text is None else _sha(text)
+
+
+def _short(text: str | None) -> str:
+    return "none" if text is None else text[: len("sha256:") + 12]
