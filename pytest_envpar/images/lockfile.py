@@ -51,6 +51,11 @@ _WAIT_S = 30.0
 _MAX_BYTES = 16 << 20
 
 
+class BrokenLockError(LockError):
+    """What the file holds is no lock of ours. ``envpar lock`` may replace it, unlike one that cannot be read at all or
+    is of a newer version."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """What one stage is pinned to. Every hash and id is ``sha256:`` and 64 hexadecimal digits.
@@ -171,7 +176,7 @@ class _Reader:
             conflict = _CONFLICT.search(self._text)
             if conflict is not None:
                 line = self._text.count("\n", 0, conflict.start()) + 1
-                raise LockError(
+                raise BrokenLockError(
                     f"{self._path}:{line}: unresolved merge conflict ({conflict[1]})",
                     hint="take one side (git checkout --theirs envpar.lock, or --ours) and run: envpar lock",
                 ) from None
@@ -258,7 +263,7 @@ class _Reader:
 
 
 def _error(path: Path, line: int, message: str) -> LockError:
-    return LockError(
+    return BrokenLockError(
         f"{path}:{line}: {message}",
         hint="the file is written by pytest-envpar: take back the edit, or write it anew with: envpar lock",
     )

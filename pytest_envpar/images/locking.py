@@ -195,6 +195,7 @@ def resolve_stage(
     *,
     progress: Progress | None = None,
     owner_labels: Mapping[str, str] = MappingProxyType({}),
+    lock: Lock | None = None,
 ) -> Locked:
     """The image of ``stage`` by the rules of the lock, present on the engine.
 
@@ -203,6 +204,7 @@ def resolve_stage(
         mode: How strictly the lock binds.
         progress: Told each line of a pull or a build.
         owner_labels: The labels of the run, for what is built.
+        lock: What the lock file holds; ``None`` reads it.
 
     Raises:
         LockError: The lock is broken, or refuses the stage.
@@ -211,20 +213,17 @@ def resolve_stage(
     """
     path, root = lock_path(settings), settings.root
 
-    def get(**pinned: str) -> PinnedImage:
-        return _get(engine, stage, root, progress, owner_labels, **pinned)
-
-    lock = lockfile.read(path)
-    old = None if lock is None else lock.stages.get(stage.name)
+    lock = lock or lockfile.read(path) or Lock()
+    old = lock.stages.get(stage.name)
     why = () if old is None else edits_of(old, stage, root)
     action = decide(old, why, mode)
     if action == "refuse":
         raise refusal(stage, path, root, old, why, mode)
     if action == "use" and old is not None and stage.image is not None and not stage.setup:
-        image = get(digest=old.digest) if old.digest is not None else get(image_id=old.image_id)
+        image = _exact(engine, stage, stage.image, path, root, old, progress)
         _check_content(stage, path, old, image)
         return Locked(stage, mode, path, root, image, old, old, told=_moved(engine, stage, old, image))
-    image = get()
+    image = resolve(engine, stage, root, progress=progress, owner_labels=owner_labels)
     new = renewed(old, entry_of(stage, root, image))
     if action == "use" and old is not None:
         why = changes_of(old, new)
@@ -237,33 +236,36 @@ def resolve_stage(
     return Locked(stage, mode, path, root, image, old, new, why)
 
 
-def _get(
+def _exact(
     engine: Engine,
     stage: Stage,
+    reference: str,
+    path: Path,
     root: Path,
+    entry: Entry,
     progress: Progress | None,
-    owner_labels: Mapping[str, str],
-    *,
-    digest: str | None = None,
-    image_id: str | None = None,
 ) -> PinnedImage:
-    exact = stage
-    if digest is not None:
-        exact = dataclasses.replace(stage, image=f"{str(stage.image).partition('@')[0]}@{digest}")
-    elif image_id is not None:
-        exact = dataclasses.replace(stage, image=image_id)
-    image = resolve(engine, exact, root, progress=progress, owner_labels=owner_labels)
-    if exact is not stage and stage.image is not None:
-        image = dataclasses.replace(image, reference=stage.image, digest=digest)
-    return image
+    """The locked image: by its id, which names its content, and only where the engine lacks it by its digest."""
+    info = engine.inspect_image(entry.image_id)
+    if info is not None:
+        return dataclasses.replace(pin(reference, info), digest=entry.digest)
+    if entry.digest is None:
+        raise _gone(engine, stage, path, root, entry)
+    named = dataclasses.replace(stage, image=f"{_repository(reference)}@{entry.digest}")
+    image = resolve(engine, named, root, progress=progress)
+    return dataclasses.replace(image, reference=reference, digest=entry.digest)
 
 
-def settle(locked: Locked) -> tuple[str, ...]:
+def settle(locked: Locked, *, must: bool = True, anew: bool = False) -> tuple[str, ...]:
     """Write what :func:`resolve_stage` found, where it has to be written; returns the lines to tell.
 
+    Args:
+        must: Whether a file that cannot be written is an error. A plain local run asked for no lock, and is not worth
+            losing over a full disk or a read-only tree: there it is told.
+        anew: Whether a broken file is replaced.
+
     Raises:
-        LockError: The file cannot be written and the user asked for that. Nobody asks for it in a plain local run,
-            which is not worth losing over a full disk or a read-only tree: there it is told.
+        LockError: The file cannot be written.
     """
     if not locked.pending:
         return locked.told
@@ -271,9 +273,9 @@ def settle(locked: Locked) -> tuple[str, ...]:
     where = shown_path(path, locked.root)
     try:
         if locked.mode == "update":
-            record(path, {stage.name: locked.entry})
+            record(path, {stage.name: locked.entry}, anew=anew)
         else:
-            meanwhile = record(path, {stage.name: locked.entry}, expected={stage.name: locked.old})
+            meanwhile = record(path, {stage.name: locked.entry}, expected={stage.name: locked.old}, anew=anew)
             if meanwhile is not None:
                 if meanwhile == locked.entry:
                     return locked.told
@@ -283,7 +285,7 @@ def settle(locked: Locked) -> tuple[str, ...]:
                     f"another run has locked stage {stage.name} in {where}; this one has: {other}",
                 )
     except LockError as error:
-        if locked.mode != "local":
+        if must:
             raise
         return (*locked.told, f"stage {stage.name} is not locked: {error.message}")
     if locked.old is None:
@@ -313,7 +315,7 @@ def record(
     with lockfile.exclusive(path):
         try:
             lock = lockfile.read(path) or Lock()
-        except LockError:
+        except lockfile.BrokenLockError:
             if not anew:
                 raise
             lock = Lock()
@@ -346,6 +348,27 @@ def refusal(
 def shown_path(path: Path, root: Path) -> str:
     """The lock file for a message: relative to the project root where it lies below."""
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _gone(engine: Engine, stage: Stage, path: Path, root: Path, entry: Entry) -> ImageError:
+    """No registry has the image, so that only who has it can say what else would do."""
+    has = engine.inspect_image(stage.image or "")
+    now = (
+        "the engine has no image of that name, either"
+        if has is None
+        else f"the tag now means {_short(has.id)}"
+    )
+    return ImageError(
+        f"stage {stage.name!r}: {shown_path(path, root)} pins {stage.image} to the local image "
+        f"{_short(entry.image_id)}, which this engine does not have; {now}",
+        hint=f"provide that image, or lock what the tag means here: pytest --env={stage.name} --env-update",
+    )
+
+
+def _repository(reference: str) -> str:
+    """A reference without tag and digest, as it was written."""
+    head, slash, last = reference.partition("@")[0].rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}"
 
 
 def _check_content(stage: Stage, path: Path, entry: Entry, image: PinnedImage) -> None:

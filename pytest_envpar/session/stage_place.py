@@ -100,7 +100,7 @@ class StagePlaces:
             raise EnvparError(f"stage {self._stage.name!r} has no container")
         if not self._settled:
             self._settled = True
-            for line in locking.settle(self._site.ground.locked):
+            for line in locking.settle(self._site.ground.locked, must=self._mode != "local"):
                 _tell(line)
         return self._site
 
