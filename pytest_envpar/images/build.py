@@ -33,9 +33,10 @@ def resolve_build(
     *,
     progress: Progress | None,
     owner_labels: Mapping[str, str],
+    leave_out: tuple[Path, ...] = (),
 ) -> PinnedImage:
     """The image of a ``build`` stage; see :func:`pytest_envpar.images.resolve.resolve`."""
-    context = _read(stage, build)
+    context = _read(stage, build, leave_out)
     inputs = _inputs(stage, build, context)
     bases = _bases(build)
     repository = build_repository(project_root.name, stage.name)
@@ -74,7 +75,7 @@ def _pinned(stage: Stage, tag: str, info: ImageInfo | None) -> PinnedImage:
     return pinned
 
 
-def _read(stage: Stage, build: Build) -> Context:
+def _read(stage: Stage, build: Build, leave_out: tuple[Path, ...] = ()) -> Context:
     where = f"[tool.envpar.stages.{stage.name}] build"
     if not build.context.is_dir():
         raise ImageError(
@@ -87,7 +88,7 @@ def _read(stage: Stage, build: Build) -> Context:
             hint=f"correct 'dockerfile' in {where}; it is relative to the configuration file",
         )
     try:
-        return read_context(build.context, build.dockerfile)
+        return read_context(build.context, build.dockerfile, leave_out)
     except OSError as error:
         raise _unreadable(stage, build, error) from error
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_envpar.images.tarstream import Entry, directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 # Not the epoch: building a wheel or a zip from files older than 1980 fails.
 _MTIME_S = 1_000_000_000
@@ -54,12 +54,14 @@ class Context:
         return total.hexdigest()
 
 
-def read_context(context: Path, dockerfile: Path) -> Context:
+def read_context(context: Path, dockerfile: Path, leave_out: Collection[Path] = ()) -> Context:
     """List the context as Docker would send it.
 
     Args:
         context: The folder (host).
         dockerfile: The Dockerfile (host); it may lie outside the context.
+        leave_out: Files (host) that are not part of it, nor is what is written beside them to be renamed: the lock
+            file holds the hash of what is listed here.
     """
     inside = _inside(context, dockerfile)
     ignore_file = dockerfile.with_name(dockerfile.name + ".dockerignore")
@@ -70,7 +72,8 @@ def read_context(context: Path, dockerfile: Path) -> Context:
         rules = IgnoreRules.parse(ignore_file.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     # The builder reads both itself; it hides them from COPY again if they are ignored.
     always = {".dockerignore"} | ({inside} if inside is not None else set())
-    entries = {entry.name: entry for entry in _walk(context, rules, always)}
+    ours = [name for name in (_inside(context, path) for path in leave_out) if name is not None]
+    entries = {entry.name: entry for entry in _walk(context, rules, always) if not _is_ours(entry.name, ours)}
     if inside is None:
         data = dockerfile.read_bytes()
         entries[_OUTSIDE_DOCKERFILE] = Entry(
@@ -85,6 +88,15 @@ def _inside(context: Path, dockerfile: Path) -> str | None:
         return dockerfile.relative_to(context).as_posix()
     except ValueError:
         return None
+
+
+def _is_ours(name: str, ours: Iterable[str]) -> bool:
+    for own in ours:
+        folder, _, last = own.rpartition("/")
+        parent, _, base = name.rpartition("/")
+        if name == own or (parent == folder and base.startswith(f".{last}.")):
+            return True
+    return False
 
 
 def _walk(context: Path, rules: IgnoreRules, always: set[str]) -> Iterator[Entry]:

@@ -223,7 +223,7 @@ def resolve_stage(
         image = _exact(engine, stage, stage.image, path, root, old, progress)
         _check_content(stage, path, old, image)
         return Locked(stage, mode, path, root, image, old, old, told=_moved(engine, stage, old, image))
-    image = resolve(engine, stage, root, progress=progress, owner_labels=owner_labels)
+    image = resolve(engine, stage, root, progress=progress, owner_labels=owner_labels, leave_out=(path,))
     new = renewed(old, entry_of(stage, root, image))
     if action == "use" and old is not None:
         why = changes_of(old, new)

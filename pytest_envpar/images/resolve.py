@@ -40,6 +40,7 @@ def resolve(
     *,
     progress: Progress | None = None,
     owner_labels: Mapping[str, str] = MappingProxyType({}),
+    leave_out: tuple[Path, ...] = (),
 ) -> PinnedImage:
     """The image of ``stage``, present on the engine.
 
@@ -47,6 +48,7 @@ def resolve(
         project_root: The project's root (host); it names what is built.
         progress: Told each line of a pull or a build.
         owner_labels: The labels of the run; a built image carries those that do not change from run to run.
+        leave_out: Files (host) that are no part of a build's context: the lock file.
 
     Raises:
         ImageError: The image cannot be found, pulled or built, or is of another platform than asked.
@@ -58,7 +60,13 @@ def resolve(
         from pytest_envpar.images.build import resolve_build
 
         return resolve_build(
-            engine, stage, stage.build, project_root, progress=progress, owner_labels=owner_labels
+            engine,
+            stage,
+            stage.build,
+            project_root,
+            progress=progress,
+            owner_labels=owner_labels,
+            leave_out=leave_out,
         )
     raise ImageError(
         f"stage {stage.name!r} has neither an image nor a build",

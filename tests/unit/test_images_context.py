@@ -194,3 +194,16 @@ def test_names_of_any_bytes_and_length_survive(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_base_images(text: str, args: dict[str, str], expected: list[str]) -> None:
     assert list(base_references(text, args.items())) == expected
+
+
+def test_the_lock_file_is_no_part_of_the_context(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n", encoding="utf-8")
+    lock = tmp_path / "locks" / "pins.lock"
+    lock.parent.mkdir()
+    before = read_context(tmp_path, tmp_path / "Dockerfile", (lock,)).digest()
+    for name in ("pins.lock", ".pins.lock.x1y2"):
+        (lock.parent / name).write_text("version = 1\n", encoding="utf-8")
+    assert read_context(tmp_path, tmp_path / "Dockerfile", (lock,)).digest() == before
+    assert read_context(tmp_path, tmp_path / "Dockerfile", (tmp_path / "other",)).digest() != before
+    (tmp_path / "pins.lock").write_text("another one\n", encoding="utf-8")
+    assert read_context(tmp_path, tmp_path / "Dockerfile", (lock,)).digest() != before
