@@ -16,9 +16,7 @@ FINE, FAILED, USAGE, INTERNAL = 0, 1, 2, 3
 INTERRUPTED = 130
 
 NOT_YET: dict[str, tuple[str, str]] = {
-    "lock": ("pin the images of all stages in the lock file", "name images by digest"),
     "outdated": ("tell which pinned images have newer versions", "name images by digest"),
-    "upgrade": ("pin a newer image for a stage", "change the image in the configuration"),
     "diff": ("compare two environments", "run the suite in both stages"),
     "graph": ("draw the layers and the lineage of images", "docker history IMAGE lists the layers of one"),
     "shell": ("enter a stage", "docker run -it --rm IMAGE sh enters its image"),
@@ -105,6 +103,12 @@ def make_parser() -> argparse.ArgumentParser:
     init.add_argument("--image", metavar="IMAGE", help="the image of the first stage")
     init.add_argument("--stage", metavar="NAME", default="dev", help="the name of the first stage (dev)")
     init.add_argument("--pyproject", action="store_true", help="add to pyproject.toml, not to envpar.toml")
+    lock = _add(commands, "lock", _lock, "lock every stage to its exact image, where it is not yet")
+    lock.add_argument("--check", action="store_true", help="only tell what is not locked as configured")
+    upgrade = _add(commands, "upgrade", _upgrade, "lock a stage to what its tag or Dockerfile gives today")
+    upgrade.add_argument("stage", metavar="STAGE", help="the stage")
+    for command in (lock, upgrade):
+        command.add_argument("--engine", metavar="URL", help="use this engine instead of the configured one")
     for name, (what, _) in NOT_YET.items():
         commands.add_parser(name, help=f"{what} (not yet)", add_help=False)
     return parser
@@ -162,6 +166,18 @@ def _init(asked: argparse.Namespace) -> int:
     place = init.write(Path.cwd(), stage=asked.stage, image=asked.image, pyproject=asked.pyproject)
     init.tell(dataclasses.asdict(place), asked.format)
     return FINE
+
+
+def _lock(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import lock
+
+    return lock.check(asked.format) if asked.check else lock.lock(asked.format, engine=asked.engine)
+
+
+def _upgrade(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import lock
+
+    return lock.upgrade(asked.format, asked.stage, engine=asked.engine)
 
 
 def _complain(lines: Sequence[str]) -> None:

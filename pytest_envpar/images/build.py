@@ -38,7 +38,7 @@ def resolve_build(
     """The image of a ``build`` stage; see :func:`pytest_envpar.images.resolve.resolve`."""
     context = _read(stage, build, leave_out)
     inputs = _inputs(stage, build, context)
-    bases = _bases(build)
+    bases = bases_of(build)
     repository = build_repository(project_root.name, stage.name)
 
     def tag_now() -> str:
@@ -60,6 +60,15 @@ def resolve_build(
                     tag = later
                 info = engine.inspect_image(tag)
     return _pinned(stage, tag, info)
+
+
+def input_hash(stage: Stage, build: Build, leave_out: tuple[Path, ...] = ()) -> str:
+    """The hash of what this machine's files and the configuration give to a build; asks no engine.
+
+    Raises:
+        ImageError: The context cannot be read.
+    """
+    return _inputs(stage, build, _read(stage, build, leave_out))
 
 
 def _pinned(stage: Stage, tag: str, info: ImageInfo | None) -> PinnedImage:
@@ -116,7 +125,8 @@ def _inputs(stage: Stage, build: Build, context: Context) -> str:
     )
 
 
-def _bases(build: Build) -> tuple[str, ...]:
+def bases_of(build: Build) -> tuple[str, ...]:
+    """The images that the Dockerfile starts from, as it names them."""
     text = build.dockerfile.read_text(encoding="utf-8", errors="replace")
     return base_references(text, build.args.items())
 

@@ -16,7 +16,7 @@ from pytest_envpar.errors import ImageError, LockError
 from pytest_envpar.images import lockfile
 from pytest_envpar.images.lockfile import Entry, Lock
 from pytest_envpar.images.pinned import parse_reference, pin, same_platform
-from pytest_envpar.images.resolve import resolve
+from pytest_envpar.images.resolve import pull_reference, resolve
 from pytest_envpar.images.tags import INPUT
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ and ``frozen`` (``--env-frozen``) refuse it, ``update`` (``--env-update``) locks
 
 Action = Literal["use", "lock", "refuse"]
 
+_INPUTS = "Dockerfile, context or arguments of the build changed"
 _FALSE = ("", "0", "false", "no", "off")
 
 
@@ -95,10 +96,51 @@ def changes_of(entry: Entry, new: Entry) -> tuple[str, ...]:
     ]
     found = list(bases)
     if entry.inputs is not None and new.inputs is not None and entry.inputs != new.inputs:
-        found.append("Dockerfile, context or arguments of the build changed")
+        found.append(_INPUTS)
     if entry.setup is not None and new.setup is not None and entry.setup != new.setup:
         found.append("setup steps changed, or the files they name")
     return tuple(found)
+
+
+def input_changes_of(entry: Entry, stage: Stage, settings: Settings) -> tuple[str, ...]:
+    """What the files of a build show to have changed since ``stage`` was locked. Asks no engine.
+
+    Raises:
+        ImageError: The context cannot be read.
+    """
+    if stage.build is None or entry.inputs is None:
+        return ()
+    from pytest_envpar.images.build import input_hash
+
+    now = _sha(input_hash(stage, stage.build, (lock_path(settings),)))
+    return () if now == entry.inputs else (_INPUTS,)
+
+
+def fetch(engine: Engine, stage: Stage, progress: Progress | None = None) -> None:
+    """Pull what the stage's tag, or the tags its Dockerfile starts from, mean today.
+
+    An image that the engine has from no registry is what its tag means; that it cannot be pulled is only told.
+
+    Raises:
+        ImageError: An image cannot be pulled.
+        EngineError: The engine failed.
+    """
+    references: tuple[str, ...] = ()
+    if stage.image is not None:
+        references = (stage.image,)
+    elif stage.build is not None:
+        from pytest_envpar.images.build import bases_of
+
+        references = bases_of(stage.build)
+    for reference in references:
+        try:
+            pull_reference(engine, stage, reference, progress)
+        except ImageError:
+            info = engine.inspect_image(reference)
+            if info is None or info.digests:
+                raise
+            if progress is not None:
+                progress(f"{reference} came from no registry: taking what the engine has")
 
 
 def dockerfile_of(stage: Stage, root: Path) -> str | None:

@@ -91,14 +91,7 @@ def _resolve_reference(
                 f"stage {stage.name!r}: the engine has no image with the id {reference}",
                 hint="an image id cannot be pulled; name the image by tag or by NAME@sha256:DIGEST",
             )
-        if progress is not None:
-            progress(f"pulling {reference}")
-        try:
-            engine.pull(reference, platform=stage.platform, progress=progress)
-        except ConnectionLostError:
-            raise
-        except EngineError as error:
-            raise _pull_error(engine, stage, reference, error) from error
+        pull_reference(engine, stage, reference, progress)
         info = engine.inspect_image(reference)
         if info is None:
             raise ImageError(f"stage {stage.name!r}: {reference} was pulled, yet the engine does not know it")
@@ -110,6 +103,23 @@ def _resolve_reference(
             hint=f"docker pull --platform {stage.platform} {reference}; or name that platform's own digest",
         )
     return pinned
+
+
+def pull_reference(engine: Engine, stage: Stage, reference: str, progress: Progress | None) -> None:
+    """Pull ``reference`` for the platform of ``stage``, whatever the engine has already.
+
+    Raises:
+        ImageError: The registry refuses it, does not have it, or cannot be reached.
+        ConnectionLostError: The engine went away.
+    """
+    if progress is not None:
+        progress(f"pulling {reference}")
+    try:
+        engine.pull(reference, platform=stage.platform, progress=progress)
+    except ConnectionLostError:
+        raise
+    except EngineError as error:
+        raise _pull_error(engine, stage, reference, error) from error
 
 
 def _pull_error(engine: Engine, stage: Stage, reference: str, error: EngineError) -> ImageError:

@@ -75,7 +75,7 @@ def test_help_and_version_are_cheap(argument: str) -> None:
 
 def test_as_a_module(folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest_envpar", "lock"],
+        [sys.executable, "-m", "pytest_envpar", "replay"],
         capture_output=True,
         text=True,
         check=False,

@@ -6,15 +6,15 @@ import dataclasses
 import errno
 import os
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from shelf import Shelf, info, sha
 
 from pytest_envpar.config.model import Build, Settings, Stage
-from pytest_envpar.engine.api import EngineInfo, ImageInfo, Listed
-from pytest_envpar.errors import ImageError, LockError, NotFoundError
+from pytest_envpar.errors import ImageError, LockError
 from pytest_envpar.images import locking
+from pytest_envpar.images.build import input_hash
 from pytest_envpar.images.lockfile import Entry, Lock, read, write
 from pytest_envpar.images.locking import (
     Locked,
@@ -29,54 +29,9 @@ from pytest_envpar.images.locking import (
 from pytest_envpar.images.pinned import PinnedImage
 
 if TYPE_CHECKING:
-    from pytest_envpar.engine.api import Engine, Progress
+    from pytest_envpar.engine.api import Engine
 
 MODES: tuple[Mode, ...] = ("local", "ci", "frozen", "update")
-
-
-def sha(sign: str) -> str:
-    return "sha256:" + sign * 64
-
-
-def info(
-    sign: str, *layers: str, tags: tuple[str, ...] = (), digests: tuple[str, ...] = (), arch: str = "amd64"
-) -> ImageInfo:
-    nothing: MappingProxyType[str, str] = MappingProxyType({})
-    diffs = tuple(sha(layer) for layer in layers or (sign,))
-    return ImageInfo(sha(sign), tags, digests, diffs, "linux", arch, "", nothing, "", "", (), (), (), nothing)
-
-
-class Shelf:
-    """An engine with images by every name they have, and a registry behind it; it counts what it is asked."""
-
-    info = EngineInfo("docker", "1", "1.41", "unix:///e", True, False, True, 1, "linux", "amd64", "id")
-
-    def __init__(self) -> None:
-        self.has: dict[str, ImageInfo] = {}
-        self.registry: dict[str, ImageInfo] = {}
-        self.asked: list[str] = []
-        self.pulled: list[str] = []
-
-    def put(self, image: ImageInfo) -> None:
-        """Have an image under its id, tags and digests."""
-        for name in (image.id, *image.tags, *image.digests):
-            self.has[name] = image
-
-    def inspect_image(self, reference: str) -> ImageInfo | None:
-        self.asked.append(reference)
-        return self.has.get(reference)
-
-    def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:
-        assert platform is None
-        assert progress is None
-        self.pulled.append(reference)
-        if reference not in self.registry:
-            raise NotFoundError(f"manifest for {reference} not found")
-        self.put(self.registry[reference])
-        self.has[reference] = self.registry[reference]
-
-    def list_images(self, _labels: object) -> tuple[Listed, ...]:
-        return ()
 
 
 ONE = info("1", "a", "b", tags=("app:1",), digests=(f"app@{sha('d')}",))
@@ -478,3 +433,56 @@ def test_a_broken_lock_stops_every_mode(shelf: Shelf, root: Path) -> None:
         with pytest.raises(LockError, match=r"envpar.lock:1: unresolved merge conflict"):
             go(shelf, root, mode)
     assert shelf.asked == []
+
+
+# --- without a run -------------------------------------------------------------------------------------------------
+
+
+def test_upgrading_pulls_what_the_tag_means_today(shelf: Shelf, root: Path) -> None:
+    path = locked(root, qa=PINNED)
+    shelf.put(ONE)
+    shelf.registry = {"app:1": TWO}
+    locking.fetch(cast("Engine", shelf), QA)
+    settle(go(shelf, root, "update"))
+    after = read(path)
+    assert after is not None
+    assert (after.stages["qa"].digest, shelf.pulled) == (sha("e"), ["app:1"])
+
+
+def test_upgrading_what_no_registry_has(shelf: Shelf) -> None:
+    engine = cast("Engine", shelf)
+    with pytest.raises(ImageError, match="was not found"):
+        locking.fetch(engine, QA)
+    shelf.put(ONE)
+    with pytest.raises(ImageError, match="was not found"):
+        locking.fetch(engine, QA)
+    shelf.has.clear()
+    shelf.put(LOCAL)
+    lines: list[str] = []
+    locking.fetch(engine, QA, lines.append)
+    assert lines[-1] == "app:1 came from no registry: taking what the engine has"
+
+
+def test_upgrading_a_build_pulls_its_bases(shelf: Shelf, root: Path) -> None:
+    (root / "Dockerfile").write_text(
+        "FROM debian:12 AS a\nFROM app:1\nCOPY --from=a /x /x\n", encoding="utf-8"
+    )
+    shelf.put(LOCAL)
+    shelf.registry = {"debian:12": dataclasses.replace(ONE, tags=())}
+    locking.fetch(cast("Engine", shelf), Stage("qa", build=Build(root, root / "Dockerfile")))
+    assert sorted(shelf.pulled) == ["app:1", "debian:12"]
+
+
+def test_the_files_of_a_build_are_looked_at_without_an_engine(root: Path) -> None:
+    (root / "Dockerfile").write_text("FROM debian:12\n", encoding="utf-8")
+    stage = Stage("qa", build=Build(root, root / "Dockerfile"))
+    settings = Settings(root, root / "envpar.toml", {"qa": stage})
+    assert stage.build is not None
+    entry = dataclasses.replace(BUILT, inputs=f"sha256:{input_hash(stage, stage.build)}")
+    (root / "envpar.lock").write_text("", encoding="utf-8")
+    assert locking.input_changes_of(entry, stage, settings) == ()
+    assert locking.input_changes_of(entry, QA, settings) == ()
+    (root / "new").touch()
+    assert locking.input_changes_of(entry, stage, settings) == (
+        "Dockerfile, context or arguments of the build changed",
+    )
