@@ -31,6 +31,7 @@ Mode = Literal["local", "ci", "frozen", "update"]
 """How strictly the lock binds: ``local`` locks what is missing or was edited and says so, ``ci`` (the variable ``CI``)
 and ``frozen`` (``--env-frozen``) refuse it, ``update`` (``--env-update``) locks the stage anew."""
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 Action = Literal["use", "lock", "refuse"]
 
 _INPUTS = "Dockerfile, context or arguments of the build changed"
@@ -90,9 +91,9 @@ def edits_of(entry: Entry, stage: Stage, root: Path) -> tuple[str, ...]:
 def changes_of(entry: Entry, new: Entry) -> tuple[str, ...]:
     """What a resolved image shows to have changed in what it is made from, each for what it is."""
     bases = [
-        f"base image changed: {name} {_short(entry.base.get(name))} -> {_short(new.base.get(name))}"
-        for name in sorted({*entry.base, *new.base})
-        if entry.base.get(name) != new.base.get(name)
+        f"base image changed: {name} {_short(entry.base[name])} -> {_short(new.base[name])}"
+        for name in sorted(entry.base.keys() & new.base.keys())
+        if entry.base[name] != new.base[name]
     ]
     found = list(bases)
     if entry.inputs is not None and new.inputs is not None and entry.inputs != new.inputs:
@@ -148,8 +149,23 @@ def dockerfile_of(stage: Stage, root: Path) -> str | None:
     return None if stage.build is None else os.path.relpath(stage.build.dockerfile, root).replace(os.sep, "/")
 
 
-def entry_of(stage: Stage, root: Path, image: PinnedImage) -> Entry:
-    """The entry that pins ``stage`` to ``image``."""
+def bases_now(engine: Engine, stage: Stage) -> Mapping[str, str]:
+    """What the images that a build starts from are on this engine: digests, or ids where no registry gave them."""
+    if stage.build is None:
+        return MappingProxyType({})
+    from pytest_envpar.images.build import bases_of
+
+    found = {name: info for name in bases_of(stage.build) if (info := engine.inspect_image(name)) is not None}
+    # A build that had nothing to do needs no base, so that one may be missing.
+    return MappingProxyType({name: pin(name, info).digest or info.id for name, info in found.items()})
+
+
+def entry_of(stage: Stage, root: Path, image: PinnedImage, bases: Mapping[str, str] = _NOTHING) -> Entry:
+    """The entry that pins ``stage`` to ``image``.
+
+    Args:
+        bases: What a build started from; see :func:`bases_now`.
+    """
     return Entry(
         reference=stage.image,
         build=dockerfile_of(stage, root),
@@ -159,7 +175,7 @@ def entry_of(stage: Stage, root: Path, image: PinnedImage) -> Entry:
         inputs=_optional_sha(getattr(image, "inputs", None) or image.info.labels.get(INPUT)),
         setup=_optional_sha(getattr(image, "setup", None)),
         layers=image.layers,
-        base=MappingProxyType({name: _sha(pinned) for name, pinned in getattr(image, "bases", {}).items()}),
+        base=MappingProxyType({name: _sha(pinned) for name, pinned in bases.items()}),
     )
 
 
@@ -266,7 +282,7 @@ def resolve_stage(
         _check_content(stage, path, old, image)
         return Locked(stage, mode, path, root, image, old, old, told=_moved(engine, stage, old, image))
     image = resolve(engine, stage, root, progress=progress, owner_labels=owner_labels, leave_out=(path,))
-    new = renewed(old, entry_of(stage, root, image))
+    new = renewed(old, entry_of(stage, root, image, bases_now(engine, stage)))
     if action == "use" and old is not None:
         why = changes_of(old, new)
         action = decide(old, why, mode)

@@ -182,17 +182,18 @@ def test_a_build_is_locked_by_its_inputs(
     assert locked(project) == before
 
     # Same inputs, another content: as on a machine that has to build it itself.
-    first = entry(project).image_id
     for each in built[-1:]:
         engine.remove_image(each, force=True)
-    lines = locked(project).decode().splitlines()
-    assert lines[-2].startswith('  "sha256:')
-    lines[-2] = lines[-2].replace(lines[-2][10:74], "ab" * 32)
-    (project.root / "envpar.lock").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    last = entry(project).layers[-1].encode()
+    (project.root / "envpar.lock").write_bytes(before.replace(last, b"sha256:" + b"ab" * 32))
     again = run(CI="true").ok()
     assert "envpar: stage qa rebuilt: same inputs, other content: " in again.out
-    assert first
     (project.root / "envpar.lock").write_bytes(before)
+
+    tag(another)
+    moved = f"base image changed: {name} sha256:"
+    run(CI="true").refused(f"stage 'qa' is not as envpar.lock has it: {moved}")
+    assert f"envpar: locked stage qa anew in envpar.lock: {moved}" in run().ok().err
 
     project.write("data", "two")
     changed = "Dockerfile, context or arguments of the build changed"

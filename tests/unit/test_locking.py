@@ -141,7 +141,9 @@ def test_what_the_user_edited(entry: Entry, stage: Stage, said: tuple[str, ...])
             {"base": {"debian:12": sha("b")}},
             ("base image changed: debian:12 sha256:aaaaaaaaaaaa -> sha256:bbbbbbbbbbbb",),
         ),
-        ({"base": {}}, ("base image changed: debian:12 sha256:aaaaaaaaaaaa -> none",)),
+        # Another FROM is another Dockerfile; a base that is not there any more was not needed.
+        ({"base": {"debian:13": sha("b")}}, ()),
+        ({"base": {}}, ()),
     ],
 )
 def test_what_changed_in_what_an_image_is_made_from(new: dict[str, object], said: tuple[str, ...]) -> None:
@@ -344,6 +346,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
 
 @pytest.fixture
 def built(root: Path) -> Stage:
+    (root / "Dockerfile").write_text("FROM debian:12\n", encoding="utf-8")
     return Stage("qa", build=Build(root, root / "Dockerfile"))
 
 
@@ -471,6 +474,17 @@ def test_upgrading_a_build_pulls_its_bases(shelf: Shelf, root: Path) -> None:
     shelf.registry = {"debian:12": dataclasses.replace(ONE, tags=())}
     locking.fetch(cast("Engine", shelf), Stage("qa", build=Build(root, root / "Dockerfile")))
     assert sorted(shelf.pulled) == ["app:1", "debian:12"]
+
+
+def test_bases_are_what_the_engine_has(shelf: Shelf, root: Path) -> None:
+    (root / "Dockerfile").write_text(
+        "FROM app:1 AS a\nFROM made:here\nFROM not:here\nFROM a\n", encoding="utf-8"
+    )
+    shelf.put(ONE)
+    shelf.put(info("7", tags=("made:here",)))
+    stage = Stage("qa", build=Build(root, root / "Dockerfile"))
+    assert locking.bases_now(cast("Engine", shelf), stage) == {"app:1": sha("d"), "made:here": sha("7")}
+    assert locking.bases_now(cast("Engine", shelf), QA) == {}
 
 
 def test_the_files_of_a_build_are_looked_at_without_an_engine(root: Path) -> None:
