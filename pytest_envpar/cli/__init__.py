@@ -16,7 +16,6 @@ FINE, FAILED, USAGE, INTERNAL = 0, 1, 2, 3
 INTERRUPTED = 130
 
 NOT_YET: dict[str, tuple[str, str]] = {
-    "outdated": ("tell which pinned images have newer versions", "name images by digest"),
     "diff": ("compare two environments", "run the suite in both stages"),
     "graph": ("draw the layers and the lineage of images", "docker history IMAGE lists the layers of one"),
     "shell": ("enter a stage", "docker run -it --rm IMAGE sh enters its image"),
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _command(arguments)
     except EnvparError as error:
         _complain(error.lines())
-        return USAGE if isinstance(error, UsageError) else INTERNAL
+        return status_of(error)
     except KeyboardInterrupt:
         _complain(["interrupted"])
         return INTERRUPTED
@@ -59,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback of ours reaches a user
         _complain(_internal(error))
         return INTERNAL
+
+
+def status_of(error: EnvparError) -> int:
+    """The exit code that an error ends a command with."""
+    return USAGE if isinstance(error, UsageError) else INTERNAL
 
 
 def _command(arguments: list[str]) -> int:
@@ -105,6 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
     init.add_argument("--pyproject", action="store_true", help="add to pyproject.toml, not to envpar.toml")
     lock = _add(commands, "lock", _lock, "lock every stage to its exact image, where it is not yet")
     lock.add_argument("--check", action="store_true", help="only tell what is not locked as configured")
+    _add(commands, "outdated", _outdated, "tell which locked images their registries have newer ones of")
     upgrade = _add(commands, "upgrade", _upgrade, "lock a stage to what its tag or Dockerfile gives today")
     upgrade.add_argument("stage", metavar="STAGE", help="the stage")
     for command in (lock, upgrade):
@@ -172,6 +177,12 @@ def _lock(asked: argparse.Namespace) -> int:
     from pytest_envpar.cli import lock
 
     return lock.check(asked.format) if asked.check else lock.lock(asked.format, engine=asked.engine)
+
+
+def _outdated(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import outdated
+
+    return outdated.outdated(asked.format)
 
 
 def _upgrade(asked: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``envpar lock``, ``lock --check``, ``outdated`` and ``upgrade``: the lock file without a run."""
+"""``envpar lock``, ``lock --check`` and ``upgrade``: the lock file without a run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_envpar.cli import FAILED, FINE, INTERNAL, USAGE
+from pytest_envpar.cli import FAILED, FINE, status_of
 from pytest_envpar.config import check_stage, find_config, get_stage, load_settings, refuse_not_yet
-from pytest_envpar.errors import ConfigError, ConnectionLostError, EnvparError, UsageError
+from pytest_envpar.errors import ConfigError, ConnectionLostError, EnvparError
 from pytest_envpar.images import locking
 from pytest_envpar.images.lockfile import BrokenLockError, Lock, read
 
@@ -58,7 +58,7 @@ class Line:
 
 def lock(form: str, *, engine: str | None) -> int:
     """Lock every stage that is not locked as configured; returns the exit code."""
-    settings = _settings()
+    settings = project()
     path = locking.lock_path(settings)
     said: list[str] = []
     anew = False
@@ -70,7 +70,7 @@ def lock(form: str, *, engine: str | None) -> int:
     found: list[Line] = []
     status = FINE
     with contextlib.closing(_engine(settings, engine)) as connected:
-        for stage in _sorted(settings):
+        for stage in by_name(settings):
             try:
                 locked = _resolved(connected, settings, stage, "local", held)
                 locking.settle(locked, anew=anew)
@@ -80,7 +80,7 @@ def lock(form: str, *, engine: str | None) -> int:
                 raise
             except EnvparError as error:
                 found.append(_failed(stage, error))
-                status = max(status, USAGE if isinstance(error, UsageError) else INTERNAL)
+                status = max(status, status_of(error))
     gone = sorted(set(held.stages) - set(settings.stages))
     if gone:
         locking.record(path, dict.fromkeys(gone))
@@ -91,10 +91,10 @@ def lock(form: str, *, engine: str | None) -> int:
 
 def check(form: str) -> int:
     """Say which stages are not locked as configured; writes nothing and asks no engine. Returns the exit code."""
-    settings = _settings()
+    settings = project()
     held = read(locking.lock_path(settings)) or Lock()
     found = []
-    for stage in _sorted(settings):
+    for stage in by_name(settings):
         entry = held.stages.get(stage.name)
         if entry is None:
             found.append(Line(stage.name, "missing", "not locked"))
@@ -118,7 +118,7 @@ def check(form: str) -> int:
 
 def upgrade(form: str, name: str, *, engine: str | None) -> int:
     """Lock one stage to what its tag or its Dockerfile gives today; returns the exit code."""
-    settings = _settings()
+    settings = project()
     stage = get_stage(settings, name)
     held = read(locking.lock_path(settings)) or Lock()
     with contextlib.closing(_engine(settings, engine)) as connected:
@@ -130,7 +130,8 @@ def upgrade(form: str, name: str, *, engine: str | None) -> int:
     return FINE
 
 
-def _settings() -> Settings:
+def project() -> Settings:
+    """The configuration of the project in whose folder the command was started."""
     file = find_config(Path.cwd())
     if file is None:
         raise ConfigError(
@@ -141,7 +142,8 @@ def _settings() -> Settings:
     return load_settings(file)
 
 
-def _sorted(settings: Settings) -> list[Stage]:
+def by_name(settings: Settings) -> list[Stage]:
+    """The stages in the order in which they are told."""
     return [settings.stages[name] for name in sorted(settings.stages)]
 
 

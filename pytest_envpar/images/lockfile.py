@@ -38,6 +38,9 @@ VERSION = 1
 NAME = "envpar.lock"
 """The file's name in the project root, unless ``lockfile`` says otherwise."""
 
+LOCAL = "local "
+"""What stands before the id of an image that no registry gave."""
+
 _HEADER = """\
 # The exact images of the stages, written by pytest-envpar. Commit it, and do not edit it: `envpar lock` completes it,
 # `envpar upgrade STAGE` moves a stage to what its tag or Dockerfile gives today.
@@ -71,7 +74,7 @@ class Entry:
         manifest: Reserved: the fingerprint of the file system.
         packages: Reserved: the fingerprint of the packages.
         layers: The diff IDs of the layers, bottom first.
-        base: What a build starts from: reference to digest, or to image id where no registry gave it.
+        base: What a build starts from: reference to digest, or to ``local`` and image id where no registry gave it.
     """
 
     reference: str | None
@@ -233,7 +236,7 @@ class _Reader:
         if not isinstance(value, dict):
             raise self.error("base", f"stage {stage!r}: base is {_shown(value)}, expected a table", stage)
         for key, pinned in value.items():
-            if not isinstance(pinned, str) or not _SHA.match(pinned):
+            if not isinstance(pinned, str) or not _SHA.match(pinned.removeprefix(LOCAL)):
                 raise self.error(
                     key,
                     f"stage {stage!r}: the base {_shown(key)} is {_shown(pinned)}, which is no digest",

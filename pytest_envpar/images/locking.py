@@ -150,14 +150,16 @@ def dockerfile_of(stage: Stage, root: Path) -> str | None:
 
 
 def bases_now(engine: Engine, stage: Stage) -> Mapping[str, str]:
-    """What the images that a build starts from are on this engine: digests, or ids where no registry gave them."""
+    """What the images that a build starts from are on this engine, as :class:`Entry` has it."""
     if stage.build is None:
         return MappingProxyType({})
     from pytest_envpar.images.build import bases_of
 
     found = {name: info for name in bases_of(stage.build) if (info := engine.inspect_image(name)) is not None}
     # A build that had nothing to do needs no base, so that one may be missing.
-    return MappingProxyType({name: pin(name, info).digest or info.id for name, info in found.items()})
+    return MappingProxyType(
+        {name: pin(name, info).digest or f"{lockfile.LOCAL}{_sha(info.id)}" for name, info in found.items()}
+    )
 
 
 def entry_of(stage: Stage, root: Path, image: PinnedImage, bases: Mapping[str, str] = _NOTHING) -> Entry:
@@ -175,7 +177,7 @@ def entry_of(stage: Stage, root: Path, image: PinnedImage, bases: Mapping[str, s
         inputs=_optional_sha(getattr(image, "inputs", None) or image.info.labels.get(INPUT)),
         setup=_optional_sha(getattr(image, "setup", None)),
         layers=image.layers,
-        base=MappingProxyType({name: _sha(pinned) for name, pinned in bases.items()}),
+        base=MappingProxyType(dict(bases)),
     )
 
 
@@ -486,4 +488,7 @@ def _optional_sha(text: str | None) -> str | None:
 
 
 def _short(text: str | None) -> str:
-    return "none" if text is None else text[: len("sha256:") + 12]
+    if text is None:
+        return "none"
+    kind = lockfile.LOCAL if text.startswith(lockfile.LOCAL) else ""
+    return text[: len(kind) + len("sha256:") + 12]

@@ -191,7 +191,7 @@ def test_a_build_is_locked_by_its_inputs(
     (project.root / "envpar.lock").write_bytes(before)
 
     tag(another)
-    moved = f"base image changed: {name} sha256:"
+    moved = f"base image changed: {name} local sha256:"
     run(CI="true").refused(f"stage 'qa' is not as envpar.lock has it: {moved}")
     assert f"envpar: locked stage qa anew in envpar.lock: {moved}" in run().ok().err
 

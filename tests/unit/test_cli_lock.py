@@ -1,4 +1,4 @@
-"""``envpar lock``, ``lock --check`` and ``upgrade``."""
+"""``envpar lock``, ``lock --check``, ``upgrade`` and ``outdated``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from shelf import Shelf, info, sha
 
-from pytest_envpar.cli import main
+from pytest_envpar.cli import main, outdated
 from pytest_envpar.engine import select
-from pytest_envpar.errors import NoEngineError
+from pytest_envpar.errors import EngineError, EnvparError, ImageError, NoEngineError
 from pytest_envpar.images.lockfile import Entry, Lock, read, write
 
 if TYPE_CHECKING:
@@ -215,3 +215,82 @@ def test_as_json(root: Path, shelf: Shelf, envpar: Out) -> None:
     shelf.registry["app:1"] = TWO
     (line,) = answer("upgrade", "qa")["stages"]
     assert (line["state"], line["digest"], line["image_id"]) == ("changed", sha("e"), sha("2"))
+
+
+class Registry:
+    """What registries serve, by reference; an error is raised."""
+
+    def __init__(self) -> None:
+        self.serves: dict[str, str | EnvparError] = {}
+        self.asked: list[str] = []
+
+    def remote_digest(self, reference: str) -> str:
+        self.asked.append(reference)
+        answer = self.serves[reference]
+        if isinstance(answer, EnvparError):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    made = Registry()
+    monkeypatch.setattr(outdated, "_newest", made.remote_digest)
+    return made
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_outdated_asks_registries_only(root: Path, registry: Registry, envpar: Out) -> None:
+    (root / "envpar.toml").write_text(
+        CONFIGURED + '[stages.built]\nbuild = {}\n[stages.exact]\nimage = "x@' + sha("5") + '"\n',
+        encoding="utf-8",
+    )
+    built = Entry(
+        None,
+        "Dockerfile",
+        None,
+        sha("1"),
+        "linux/amd64",
+        base={"debian:12": sha("b"), "here:1": f"local {sha('c')}"},
+    )
+    stages = {
+        "qa": PINNED,
+        "dev": Entry("made:here", None, None, sha("7"), "linux/amd64"),
+        "built": built,
+        "exact": Entry(f"x@{sha('5')}", None, sha("5"), sha("6"), "linux/amd64"),
+    }
+    write(root / "envpar.lock", Lock(stages))
+    registry.serves = {"app:1": sha("e"), "debian:12": sha("b")}
+    status, out, err = envpar("outdated")
+    assert (status, err) == (1, "")
+    assert [line.split() for line in out.splitlines()] == [
+        ["STAGE", "IMAGE", "LOCKED", "NEWEST", "STATE"],
+        ["built", "debian:12", "sha256:bbbbbbbbbbbb", "sha256:bbbbbbbbbbbb", "current"],
+        ["built", "here:1", "sha256:cccccccccccc", "-", "local"],
+        ["dev", "made:here", "-", "-", "local"],
+        ["exact", f"x@{sha('5')}", "sha256:555555555555", "-", "pinned"],
+        ["qa", "app:1", "sha256:dddddddddddd", "sha256:eeeeeeeeeeee", "outdated"],
+        ["take", "it", "with:", "envpar", "upgrade", "qa"],
+    ]
+    assert registry.asked == ["debian:12", "app:1"]
+    images = json.loads(envpar("outdated", "--format", "json")[1])["images"]
+    assert images[-1] == {
+        "stage": "qa",
+        "image": "app:1",
+        "locked": sha("d"),
+        "newest": sha("e"),
+        "state": "outdated",
+        "error": [],
+    }
+    registry.serves["app:1"] = sha("d")
+    assert envpar("outdated")[0] == 0
+    registry.serves["app:1"] = ImageError("app:1 was refused by its registry", hint="log in")
+    status, out, _ = envpar("outdated")
+    assert status == 2
+    assert out.endswith("qa: app:1 was refused by its registry [image]\nqa: hint: log in\n")
+    registry.serves["app:1"] = EngineError("no network")
+    assert envpar("outdated")[0] == 3
+    (root / "envpar.lock").unlink()
+    status, out, _ = envpar("outdated")
+    assert status == 1
+    assert ["qa", "app:1", "-", "-", "unlocked"] in [line.split() for line in out.splitlines()]

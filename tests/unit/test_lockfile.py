@@ -47,7 +47,7 @@ BUILT = Entry(
     manifest=sha("6"),
     packages=sha("7"),
     layers=(sha("a"),),
-    base={"debian:12": sha("8"), "alpine": sha("9")},
+    base={"debian:12": sha("8"), "alpine": f"local {sha('9')}"},
 )
 BOTH = Lock({"qa": QA, "built": BUILT})
 TEXT = f"""\
@@ -68,7 +68,7 @@ layers = [
 ]
 
 [stages.built.base]
-"alpine" = "{sha("9")}"
+"alpine" = "local {sha("9")}"
 "debian:12" = "{sha("8")}"
 
 [stages.qa]

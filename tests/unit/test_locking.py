@@ -141,6 +141,10 @@ def test_what_the_user_edited(entry: Entry, stage: Stage, said: tuple[str, ...])
             {"base": {"debian:12": sha("b")}},
             ("base image changed: debian:12 sha256:aaaaaaaaaaaa -> sha256:bbbbbbbbbbbb",),
         ),
+        (
+            {"base": {"debian:12": f"local {sha('b')}"}},
+            ("base image changed: debian:12 sha256:aaaaaaaaaaaa -> local sha256:bbbbbbbbbbbb",),
+        ),
         # Another FROM is another Dockerfile; a base that is not there any more was not needed.
         ({"base": {"debian:13": sha("b")}}, ()),
         ({"base": {}}, ()),
@@ -483,7 +487,10 @@ def test_bases_are_what_the_engine_has(shelf: Shelf, root: Path) -> None:
     shelf.put(ONE)
     shelf.put(info("7", tags=("made:here",)))
     stage = Stage("qa", build=Build(root, root / "Dockerfile"))
-    assert locking.bases_now(cast("Engine", shelf), stage) == {"app:1": sha("d"), "made:here": sha("7")}
+    assert locking.bases_now(cast("Engine", shelf), stage) == {
+        "app:1": sha("d"),
+        "made:here": f"local {sha('7')}",
+    }
     assert locking.bases_now(cast("Engine", shelf), QA) == {}
 
 
