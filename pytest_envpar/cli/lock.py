@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_envpar.cli import FAILED, FINE, status_of
 from pytest_envpar.config import check_stage, find_config, get_stage, load_settings, refuse_not_yet
 from pytest_envpar.errors import ConfigError, ConnectionLostError, EnvparError
-from pytest_envpar.images import locking
+from pytest_envpar.images import lockentry, locking
 from pytest_envpar.images.lockfile import BrokenLockError, Lock, read
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def lock(form: str, *, engine: str | None) -> int:
 def check(form: str) -> int:
     """Say which stages are not locked as configured; writes nothing and asks no engine. Returns the exit code."""
     settings = project()
-    held = read(locking.lock_path(settings)) or Lock()
+    path = locking.lock_path(settings)
+    held = read(path) or Lock()
     found = []
     for stage in by_name(settings):
         entry = held.stages.get(stage.name)
@@ -100,9 +101,8 @@ def check(form: str) -> int:
             found.append(Line(stage.name, "missing", "not locked"))
             continue
         check_stage(stage)
-        why = locking.edits_of(entry, stage, settings.root) or locking.input_changes_of(
-            entry, stage, settings
-        )
+        why = lockentry.edits_of(entry, stage, settings.root)
+        why = why or lockentry.input_changes_of(entry, stage, path)
         if why:
             found.append(Line(stage.name, "stale", "; ".join(why), entry=entry))
         else:
@@ -174,7 +174,7 @@ def _line(locked: Locked) -> Line:
         return Line(name, "unchanged", f"unchanged, {image}", more, locked.entry)
     if locked.old is None:
         return Line(name, "locked", f"locked to {image}", more, locked.entry)
-    why = "; ".join(locked.why) or locking.difference(locked.old, locked.entry)
+    why = "; ".join(locked.why) or lockentry.difference(locked.old, locked.entry)
     return Line(name, "changed", f"locked anew: {why}; now {image}", more, locked.entry)
 
 

@@ -8,16 +8,24 @@ only the resolved image can tell (the hash of a build's inputs) is looked at aft
 from __future__ import annotations
 
 import dataclasses
-import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from pytest_envpar.errors import ImageError, LockError
 from pytest_envpar.images import lockfile
+from pytest_envpar.images.lockentry import (
+    bases_now,
+    changes_of,
+    difference,
+    edits_of,
+    entry_of,
+    layers_that_differ,
+    renewed,
+    short,
+)
 from pytest_envpar.images.lockfile import Entry, Lock
 from pytest_envpar.images.pinned import parse_reference, pin, same_platform
 from pytest_envpar.images.resolve import pull_reference, resolve
-from pytest_envpar.images.tags import INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,10 +39,8 @@ Mode = Literal["local", "ci", "frozen", "update"]
 """How strictly the lock binds: ``local`` locks what is missing or was edited and says so, ``ci`` (the variable ``CI``)
 and ``frozen`` (``--env-frozen``) refuse it, ``update`` (``--env-update``) locks the stage anew."""
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 Action = Literal["use", "lock", "refuse"]
 
-_INPUTS = "Dockerfile, context or arguments of the build changed"
 _FALSE = ("", "0", "false", "no", "off")
 
 
@@ -67,56 +73,6 @@ def decide(entry: Entry | None, edits: Sequence[str], mode: Mode) -> Action:
     return "lock" if mode == "local" else "refuse"
 
 
-def edits_of(entry: Entry, stage: Stage, root: Path) -> tuple[str, ...]:
-    """What the configuration alone shows to have changed since ``stage`` was locked, each for what it is."""
-    found = []
-    was, now = entry.reference, stage.image
-    if was is not None and now is not None and was != now:
-        found.append(f"reference edited: {was} -> {now}")
-    elif was is not None and now is None:
-        found.append(f"image replaced by a build: {was} -> {dockerfile_of(stage, root)}")
-    elif was is None and now is not None:
-        found.append(f"build replaced by an image: {entry.build} -> {now}")
-    elif entry.build != dockerfile_of(stage, root):
-        found.append(f"Dockerfile replaced: {entry.build} -> {dockerfile_of(stage, root)}")
-    if stage.platform is not None and not same_platform(stage.platform, entry.platform):
-        found.append(f"platform edited: {entry.platform} -> {stage.platform}")
-    if stage.setup and entry.setup is None:
-        found.append("setup steps added")
-    if entry.setup is not None and not stage.setup:
-        found.append("setup steps removed")
-    return tuple(found)
-
-
-def changes_of(entry: Entry, new: Entry) -> tuple[str, ...]:
-    """What a resolved image shows to have changed in what it is made from, each for what it is."""
-    bases = [
-        f"base image changed: {name} {_short(entry.base[name])} -> {_short(new.base[name])}"
-        for name in sorted(entry.base.keys() & new.base.keys())
-        if entry.base[name] != new.base[name]
-    ]
-    found = list(bases)
-    if entry.inputs is not None and new.inputs is not None and entry.inputs != new.inputs:
-        found.append(_INPUTS)
-    if entry.setup is not None and new.setup is not None and entry.setup != new.setup:
-        found.append("setup steps changed, or the files they name")
-    return tuple(found)
-
-
-def input_changes_of(entry: Entry, stage: Stage, settings: Settings) -> tuple[str, ...]:
-    """What the files of a build show to have changed since ``stage`` was locked. Asks no engine.
-
-    Raises:
-        ImageError: The context cannot be read.
-    """
-    if stage.build is None or entry.inputs is None:
-        return ()
-    from pytest_envpar.images.build import input_hash
-
-    now = _sha(input_hash(stage, stage.build, (lock_path(settings),)))
-    return () if now == entry.inputs else (_INPUTS,)
-
-
 def fetch(engine: Engine, stage: Stage, progress: Progress | None = None) -> None:
     """Pull what the stage's tag, or the tags its Dockerfile starts from, mean today.
 
@@ -142,79 +98,6 @@ def fetch(engine: Engine, stage: Stage, progress: Progress | None = None) -> Non
                 raise
             if progress is not None:
                 progress(f"{reference} came from no registry: taking what the engine has")
-
-
-def dockerfile_of(stage: Stage, root: Path) -> str | None:
-    """The Dockerfile of a build as the lock names it: relative to the project root."""
-    return None if stage.build is None else os.path.relpath(stage.build.dockerfile, root).replace(os.sep, "/")
-
-
-def bases_now(engine: Engine, stage: Stage) -> Mapping[str, str]:
-    """What the images that a build starts from are on this engine, as :class:`Entry` has it."""
-    if stage.build is None:
-        return MappingProxyType({})
-    from pytest_envpar.images.build import bases_of
-
-    found = {name: info for name in bases_of(stage.build) if (info := engine.inspect_image(name)) is not None}
-    # A build that had nothing to do needs no base, so that one may be missing.
-    return MappingProxyType(
-        {name: pin(name, info).digest or f"{lockfile.LOCAL}{_sha(info.id)}" for name, info in found.items()}
-    )
-
-
-def entry_of(stage: Stage, root: Path, image: PinnedImage, bases: Mapping[str, str] = _NOTHING) -> Entry:
-    """The entry that pins ``stage`` to ``image``.
-
-    Args:
-        bases: What a build started from; see :func:`bases_now`.
-    """
-    return Entry(
-        reference=stage.image,
-        build=dockerfile_of(stage, root),
-        digest=image.digest if stage.image is not None else None,
-        image_id=_sha(image.image_id),
-        platform=image.platform,
-        inputs=_optional_sha(getattr(image, "inputs", None) or image.info.labels.get(INPUT)),
-        setup=_optional_sha(getattr(image, "setup", None)),
-        layers=image.layers,
-        base=MappingProxyType(dict(bases)),
-    )
-
-
-def renewed(old: Entry | None, new: Entry) -> Entry:
-    """``new`` with the fingerprints of ``old`` where they are of the same image."""
-    if old is None or old.image_id != new.image_id:
-        return new
-    return dataclasses.replace(new, manifest=old.manifest, packages=old.packages)
-
-
-def difference(old: Entry, new: Entry) -> str:
-    """How two entries of a stage differ, in a line; empty if they do not."""
-    parts = []
-    for name, was, now in (
-        ("reference", old.reference, new.reference),
-        ("platform", old.platform, new.platform),
-    ):
-        if was != now:
-            parts.append(f"{name} {was} -> {now}")
-    if old.digest != new.digest:
-        parts.append(f"digest {_short(old.digest)} -> {_short(new.digest)}")
-    elif old.image_id != new.image_id:
-        parts.append(f"image id {_short(old.image_id)} -> {_short(new.image_id)}")
-    parts += changes_of(old, new)
-    if old.layers != new.layers:
-        parts.append(layers_that_differ(old.layers, new.layers))
-    return ", ".join(parts)
-
-
-def layers_that_differ(old: Sequence[str], new: Sequence[str]) -> str:
-    """``2 of 5 layers differ``: how many of the new layers the old image does not have at the same place."""
-    same = 0
-    for was, now in zip(old, new, strict=False):
-        if was != now:
-            break
-        same += 1
-    return f"{max(len(new), len(old)) - same} of {max(len(new), len(old))} layers differ"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -416,11 +299,11 @@ def _gone(engine: Engine, stage: Stage, path: Path, root: Path, entry: Entry) ->
     now = (
         "the engine has no image of that name, either"
         if has is None
-        else f"the tag now means {_short(has.id)}"
+        else f"the tag now means {short(has.id)}"
     )
     return ImageError(
         f"stage {stage.name!r}: {shown_path(path, root)} pins {stage.image} to the local image "
-        f"{_short(entry.image_id)}, which this engine does not have; {now}",
+        f"{short(entry.image_id)}, which this engine does not have; {now}",
         hint=f"provide that image, or lock what the tag means here: pytest --env={stage.name} --env-update",
     )
 
@@ -461,8 +344,8 @@ def _moved(engine: Engine, stage: Stage, entry: Entry, image: PinnedImage) -> tu
     now = pin(reference, info)
     if entry.digest is not None and now.digest == entry.digest:
         return ()
-    locked = _short(entry.digest or entry.image_id)
-    return (f"tag {reference} now means {_short(now.digest or now.image_id)}; using the locked {locked}",)
+    locked = short(entry.digest or entry.image_id)
+    return (f"tag {reference} now means {short(now.digest or now.image_id)}; using the locked {locked}",)
 
 
 def _same_name(left: str, right: str) -> bool:
@@ -477,18 +360,3 @@ def _rebuilt(stage: Stage, path: Path, root: Path, old: Entry, new: Entry) -> tu
         return ()
     what = "rebuilt: same inputs, other content: " + layers_that_differ(old.layers, new.layers)
     return (f"stage {stage.name} {what} from {shown_path(path, root)}",)
-
-
-def _sha(text: str) -> str:
-    return text if text.startswith("sha256:") else f"sha256:{text}"
-
-
-def _optional_sha(text: str | None) -> str | None:
-    return None if text is None else _sha(text)
-
-
-def _short(text: str | None) -> str:
-    if text is None:
-        return "none"
-    kind = lockfile.LOCAL if text.startswith(lockfile.LOCAL) else ""
-    return text[: len(kind) + len("sha256:") + 12]

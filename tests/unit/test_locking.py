@@ -13,19 +13,11 @@ from shelf import Shelf, info, sha
 
 from pytest_envpar.config.model import Build, Settings, Stage
 from pytest_envpar.errors import ImageError, LockError
-from pytest_envpar.images import locking
+from pytest_envpar.images import lockentry, locking
 from pytest_envpar.images.build import input_hash
+from pytest_envpar.images.lockentry import changes_of, edits_of
 from pytest_envpar.images.lockfile import Entry, Lock, read, write
-from pytest_envpar.images.locking import (
-    Locked,
-    Mode,
-    changes_of,
-    decide,
-    edits_of,
-    mode_of,
-    resolve_stage,
-    settle,
-)
+from pytest_envpar.images.locking import Locked, Mode, decide, mode_of, resolve_stage, settle
 from pytest_envpar.images.pinned import PinnedImage
 
 if TYPE_CHECKING:
@@ -335,7 +327,7 @@ class Builder:
         self.image = MADE
         self.entry: dict[str, object] = {"inputs": sha("9"), "base": {"debian:12": sha("b")}}
         monkeypatch.setattr(locking, "resolve", lambda *_, **__: self.image)
-        real = locking.entry_of
+        real = lockentry.entry_of
         monkeypatch.setattr(
             locking,
             "entry_of",
@@ -487,23 +479,23 @@ def test_bases_are_what_the_engine_has(shelf: Shelf, root: Path) -> None:
     shelf.put(ONE)
     shelf.put(info("7", tags=("made:here",)))
     stage = Stage("qa", build=Build(root, root / "Dockerfile"))
-    assert locking.bases_now(cast("Engine", shelf), stage) == {
+    assert lockentry.bases_now(cast("Engine", shelf), stage) == {
         "app:1": sha("d"),
         "made:here": f"local {sha('7')}",
     }
-    assert locking.bases_now(cast("Engine", shelf), QA) == {}
+    assert lockentry.bases_now(cast("Engine", shelf), QA) == {}
 
 
 def test_the_files_of_a_build_are_looked_at_without_an_engine(root: Path) -> None:
     (root / "Dockerfile").write_text("FROM debian:12\n", encoding="utf-8")
     stage = Stage("qa", build=Build(root, root / "Dockerfile"))
-    settings = Settings(root, root / "envpar.toml", {"qa": stage})
+    lock = root / "envpar.lock"
     assert stage.build is not None
     entry = dataclasses.replace(BUILT, inputs=f"sha256:{input_hash(stage, stage.build)}")
-    (root / "envpar.lock").write_text("", encoding="utf-8")
-    assert locking.input_changes_of(entry, stage, settings) == ()
-    assert locking.input_changes_of(entry, QA, settings) == ()
+    lock.write_text("", encoding="utf-8")
+    assert lockentry.input_changes_of(entry, stage, lock) == ()
+    assert lockentry.input_changes_of(entry, QA, lock) == ()
     (root / "new").touch()
-    assert locking.input_changes_of(entry, stage, settings) == (
+    assert lockentry.input_changes_of(entry, stage, lock) == (
         "Dockerfile, context or arguments of the build changed",
     )

@@ -1,0 +1,166 @@
+"""An entry of the lock file beside the stage it pins: how it is made, and what has changed since."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pytest_envpar.images import lockfile
+from pytest_envpar.images.lockfile import Entry
+from pytest_envpar.images.pinned import pin, same_platform
+from pytest_envpar.images.tags import INPUT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_envpar.config.model import Stage
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.images.pinned import PinnedImage
+
+_INPUTS = "Dockerfile, context or arguments of the build changed"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def edits_of(entry: Entry, stage: Stage, root: Path) -> tuple[str, ...]:
+    """What the configuration alone shows to have changed since ``stage`` was locked, each for what it is."""
+    found = []
+    was, now = entry.reference, stage.image
+    if was is not None and now is not None and was != now:
+        found.append(f"reference edited: {was} -> {now}")
+    elif was is not None and now is None:
+        found.append(f"image replaced by a build: {was} -> {dockerfile_of(stage, root)}")
+    elif was is None and now is not None:
+        found.append(f"build replaced by an image: {entry.build} -> {now}")
+    elif entry.build != dockerfile_of(stage, root):
+        found.append(f"Dockerfile replaced: {entry.build} -> {dockerfile_of(stage, root)}")
+    if stage.platform is not None and not same_platform(stage.platform, entry.platform):
+        found.append(f"platform edited: {entry.platform} -> {stage.platform}")
+    if stage.setup and entry.setup is None:
+        found.append("setup steps added")
+    if entry.setup is not None and not stage.setup:
+        found.append("setup steps removed")
+    return tuple(found)
+
+
+def changes_of(entry: Entry, new: Entry) -> tuple[str, ...]:
+    """What a resolved image shows to have changed in what it is made from, each for what it is."""
+    bases = [
+        f"base image changed: {name} {short(entry.base[name])} -> {short(new.base[name])}"
+        for name in sorted(entry.base.keys() & new.base.keys())
+        if entry.base[name] != new.base[name]
+    ]
+    found = list(bases)
+    if entry.inputs is not None and new.inputs is not None and entry.inputs != new.inputs:
+        found.append(_INPUTS)
+    if entry.setup is not None and new.setup is not None and entry.setup != new.setup:
+        found.append("setup steps changed, or the files they name")
+    return tuple(found)
+
+
+def input_changes_of(entry: Entry, stage: Stage, lock: Path) -> tuple[str, ...]:
+    """What the files of a build show to have changed since ``stage`` was locked. Asks no engine.
+
+    Args:
+        lock: The lock file (host), which is no part of a context.
+
+    Raises:
+        ImageError: The context cannot be read.
+    """
+    if stage.build is None or entry.inputs is None:
+        return ()
+    from pytest_envpar.images.build import input_hash
+
+    now = _sha(input_hash(stage, stage.build, (lock,)))
+    return () if now == entry.inputs else (_INPUTS,)
+
+
+def dockerfile_of(stage: Stage, root: Path) -> str | None:
+    """The Dockerfile of a build as the lock names it: relative to the project root."""
+    return None if stage.build is None else os.path.relpath(stage.build.dockerfile, root).replace(os.sep, "/")
+
+
+def bases_now(engine: Engine, stage: Stage) -> Mapping[str, str]:
+    """What the images that a build starts from are on this engine, as :class:`Entry` has it."""
+    if stage.build is None:
+        return MappingProxyType({})
+    from pytest_envpar.images.build import bases_of
+
+    found = {name: info for name in bases_of(stage.build) if (info := engine.inspect_image(name)) is not None}
+    # A build that had nothing to do needs no base, so that one may be missing.
+    return MappingProxyType(
+        {name: pin(name, info).digest or f"{lockfile.LOCAL}{_sha(info.id)}" for name, info in found.items()}
+    )
+
+
+def entry_of(stage: Stage, root: Path, image: PinnedImage, bases: Mapping[str, str] = _NOTHING) -> Entry:
+    """The entry that pins ``stage`` to ``image``.
+
+    Args:
+        bases: What a build started from; see :func:`bases_now`.
+    """
+    return Entry(
+        reference=stage.image,
+        build=dockerfile_of(stage, root),
+        digest=image.digest if stage.image is not None else None,
+        image_id=_sha(image.image_id),
+        platform=image.platform,
+        inputs=_optional_sha(getattr(image, "inputs", None) or image.info.labels.get(INPUT)),
+        setup=_optional_sha(getattr(image, "setup", None)),
+        layers=image.layers,
+        base=MappingProxyType(dict(bases)),
+    )
+
+
+def renewed(old: Entry | None, new: Entry) -> Entry:
+    """``new`` with the fingerprints of ``old`` where they are of the same image."""
+    if old is None or old.image_id != new.image_id:
+        return new
+    return dataclasses.replace(new, manifest=old.manifest, packages=old.packages)
+
+
+def difference(old: Entry, new: Entry) -> str:
+    """How two entries of a stage differ, in a line; empty if they do not."""
+    parts = []
+    for name, was, now in (
+        ("reference", old.reference, new.reference),
+        ("platform", old.platform, new.platform),
+    ):
+        if was != now:
+            parts.append(f"{name} {was} -> {now}")
+    if old.digest != new.digest:
+        parts.append(f"digest {short(old.digest)} -> {short(new.digest)}")
+    elif old.image_id != new.image_id:
+        parts.append(f"image id {short(old.image_id)} -> {short(new.image_id)}")
+    parts += changes_of(old, new)
+    if old.layers != new.layers:
+        parts.append(layers_that_differ(old.layers, new.layers))
+    return ", ".join(parts)
+
+
+def layers_that_differ(old: Sequence[str], new: Sequence[str]) -> str:
+    """``2 of 5 layers differ``: how many of the new layers the old image does not have at the same place."""
+    same = 0
+    for was, now in zip(old, new, strict=False):
+        if was != now:
+            break
+        same += 1
+    return f"{max(len(new), len(old)) - same} of {max(len(new), len(old))} layers differ"
+
+
+def _sha(text: str) -> str:
+    return text if text.startswith("sha256:") else f"sha256:{text}"
+
+
+def _optional_sha(text: str | None) -> str | None:
+    return None if text is None else _sha(text)
+
+
+def short(text: str | None) -> str:
+    """A digest or id for a line."""
+    if text is None:
+        return "none"
+    kind = lockfile.LOCAL if text.startswith(lockfile.LOCAL) else ""
+    return text[: len(kind) + len("sha256:") + 12]
