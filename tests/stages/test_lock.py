@@ -209,7 +209,7 @@ def test_two_runs_at_once_both_lock(project: Project) -> None:
     project.write("test_it.py", TEST)
     results: list[Result] = []
     threads = [
-        threading.Thread(target=lambda stage=stage: results.append(project.run(stage=stage)))
+        threading.Thread(target=lambda stage=stage: results.append(project.run(stage=stage, alone=False)))
         for stage in ("qa", "dev")
     ]
     for thread in threads:
@@ -222,6 +222,7 @@ def test_two_runs_at_once_both_lock(project: Project) -> None:
     lock = read(project.root / "envpar.lock")
     assert lock is not None
     assert sorted(lock.stages) == ["dev", "qa"]
+    project.run(CI="true").ok()
 
 
 def test_a_broken_lock_is_told_with_its_line(project: Project) -> None:
