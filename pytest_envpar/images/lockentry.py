@@ -83,12 +83,15 @@ def dockerfile_of(stage: Stage, root: Path) -> str | None:
 
 
 def bases_now(engine: Engine, stage: Stage) -> Mapping[str, str]:
-    """What the images that a build starts from are on this engine, as :class:`Entry` has it."""
-    if stage.build is None:
-        return MappingProxyType({})
-    from pytest_envpar.images.build import bases_of
+    """What a build, or the layer of ``setup`` steps, starts from on this engine, as :class:`Entry` has it."""
+    names: tuple[str, ...] = ()
+    if stage.build is not None:
+        from pytest_envpar.images.build import bases_of
 
-    found = {name: info for name in bases_of(stage.build) if (info := engine.inspect_image(name)) is not None}
+        names = bases_of(stage.build)
+    elif stage.image is not None and stage.setup:
+        names = (stage.image,)
+    found = {name: info for name in names if (info := engine.inspect_image(name)) is not None}
     # A build that had nothing to do needs no base, so that one may be missing.
     return MappingProxyType(
         {name: pin(name, info).digest or f"{lockfile.LOCAL}{_sha(info.id)}" for name, info in found.items()}
@@ -99,7 +102,7 @@ def entry_of(stage: Stage, root: Path, image: PinnedImage, bases: Mapping[str, s
     """The entry that pins ``stage`` to ``image``.
 
     Args:
-        bases: What a build started from; see :func:`bases_now`.
+        bases: What it was made from; see :func:`bases_now`.
     """
     return Entry(
         reference=stage.image,
@@ -107,11 +110,16 @@ def entry_of(stage: Stage, root: Path, image: PinnedImage, bases: Mapping[str, s
         digest=image.digest if stage.image is not None else None,
         image_id=_sha(image.image_id),
         platform=image.platform,
-        inputs=_optional_sha(getattr(image, "inputs", None) or image.info.labels.get(INPUT)),
+        inputs=_optional_sha(_inputs(image)) if stage.build is not None else None,
         setup=_optional_sha(getattr(image, "setup", None)),
         layers=image.layers,
         base=MappingProxyType(dict(bases)),
     )
+
+
+def _inputs(image: PinnedImage) -> str | None:
+    given = getattr(image, "inputs", None) or image.info.labels.get(INPUT)
+    return None if given is None else str(given)
 
 
 def renewed(old: Entry | None, new: Entry) -> Entry:

@@ -74,7 +74,8 @@ class Entry:
         manifest: Reserved: the fingerprint of the file system.
         packages: Reserved: the fingerprint of the packages.
         layers: The diff IDs of the layers, bottom first.
-        base: What a build starts from: reference to digest, or to ``local`` and image id where no registry gave it.
+        base: What a build, or the layer of ``setup`` steps, starts from: reference to digest, or to ``local`` and image
+            id where no registry gave it.
     """
 
     reference: str | None

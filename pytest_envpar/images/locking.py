@@ -19,6 +19,7 @@ from pytest_envpar.images.lockentry import (
     difference,
     edits_of,
     entry_of,
+    input_changes_of,
     layers_that_differ,
     renewed,
     short,
@@ -155,10 +156,12 @@ def resolve_stage(
         EngineError: The engine failed.
     """
     path, root = lock_path(settings), settings.root
-
     lock = lock or lockfile.read(path) or Lock()
     old = lock.stages.get(stage.name)
     why = () if old is None else edits_of(old, stage, root)
+    if old is not None and not why and mode in ("ci", "frozen"):
+        # What will be refused need not be built first.
+        why = input_changes_of(old, stage, path)
     action = decide(old, why, mode)
     if action == "refuse":
         raise refusal(stage, path, root, old, why, mode)
@@ -166,8 +169,10 @@ def resolve_stage(
         image = _exact(engine, stage, stage.image, path, root, old, progress)
         _check_content(stage, path, old, image)
         return Locked(stage, mode, path, root, image, old, old, told=_moved(engine, stage, old, image))
-    image = resolve(engine, stage, root, progress=progress, owner_labels=owner_labels, leave_out=(path,))
-    new = renewed(old, entry_of(stage, root, image, bases_now(engine, stage)))
+    bases = old.base if action == "use" and old is not None and stage.image is not None else None
+    named = stage if bases is None else _on_locked_base(stage, bases)
+    image = resolve(engine, named, root, progress=progress, owner_labels=owner_labels, leave_out=(path,))
+    new = renewed(old, entry_of(stage, root, image, bases_now(engine, stage) if bases is None else bases))
     if action == "use" and old is not None:
         why = changes_of(old, new)
         action = decide(old, why, mode)
@@ -177,6 +182,16 @@ def resolve_stage(
             remarks = _rebuilt(stage, path, root, old, new)
             return Locked(stage, mode, path, root, image, old, old, remarks=remarks)
     return Locked(stage, mode, path, root, image, old, new, why)
+
+
+def _on_locked_base(stage: Stage, bases: Mapping[str, str]) -> Stage:
+    """``stage`` with the image under its ``setup`` steps by digest or id, whatever its tag means by now."""
+    base = bases.get(stage.image or "")
+    if base is None:
+        return stage
+    exact = base.removeprefix(lockfile.LOCAL)
+    image = exact if base.startswith(lockfile.LOCAL) else f"{_repository(stage.image or '')}@{exact}"
+    return dataclasses.replace(stage, image=image)
 
 
 def _exact(

@@ -19,6 +19,7 @@ from pytest_envpar.images.lockentry import changes_of, edits_of
 from pytest_envpar.images.lockfile import Entry, Lock, read, write
 from pytest_envpar.images.locking import Locked, Mode, decide, mode_of, resolve_stage, settle
 from pytest_envpar.images.pinned import PinnedImage
+from pytest_envpar.images.tags import INPUT
 
 if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine
@@ -328,6 +329,7 @@ class Builder:
         self.entry: dict[str, object] = {"inputs": sha("9"), "base": {"debian:12": sha("b")}}
         monkeypatch.setattr(locking, "resolve", lambda *_, **__: self.image)
         real = lockentry.entry_of
+        monkeypatch.setattr(locking, "input_changes_of", lambda *_: ())
         monkeypatch.setattr(
             locking,
             "entry_of",
@@ -393,6 +395,54 @@ def test_other_inputs_lock_anew_or_are_refused(
             go(shelf, root, mode, built)
     (told,) = settle(go(shelf, root, stage=built))
     assert told.startswith(f"locked stage qa anew in envpar.lock: {said}; now ")
+
+
+def test_what_is_refused_is_not_built(
+    built: Stage, shelf: Shelf, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked(root, qa=dataclasses.replace(BUILT, build="Dockerfile"))
+    monkeypatch.setattr(locking, "resolve", None)
+    for mode in ("ci", "frozen"):
+        with pytest.raises(LockError, match="Dockerfile, context or arguments of the build changed"):
+            go(shelf, root, mode, built)
+    assert shelf.asked == []
+
+
+def test_an_image_made_from_a_built_one_has_no_inputs(shelf: Shelf, root: Path) -> None:
+    shelf.put(dataclasses.replace(ONE, labels={INPUT: "9" * 64}))
+    assert go(shelf, root).entry == PINNED
+
+
+@pytest.mark.parametrize(
+    ("base", "exact"),
+    [(sha("d"), f"app@{sha('d')}"), (f"local {sha('7')}", sha("7"))],
+    ids=["registry", "local"],
+)
+def test_setup_steps_run_on_the_locked_image(
+    base: str, exact: str, builder: Builder, shelf: Shelf, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder.entry = {"setup": sha("5")}
+    stage = Stage("qa", image="app:1", setup=("true",))
+    shelf.put(ONE if exact.startswith("app") else LOCAL)
+    settle(go(shelf, root, stage=stage))
+    before = read(root / "envpar.lock")
+    assert before is not None
+    assert before.stages["qa"].base == {"app:1": base}
+    shelf.put(TWO)
+    asked: list[Stage] = []
+
+    def ask(_: object, given: Stage, *__: object, **___: object) -> PinnedImage:
+        asked.append(given)
+        return MADE
+
+    monkeypatch.setattr(locking, "resolve", ask)
+    assert settle(go(shelf, root, "ci", stage)) == ()
+    assert [each.image for each in asked] == [exact]
+    builder.entry = {"setup": sha("6")}
+    with pytest.raises(LockError, match="setup steps changed, or the files they name"):
+        go(shelf, root, "ci", stage)
+    assert "base image changed: app:1 " in settle(go(shelf, root, "update", stage))[0]
+    assert asked[-1].image == "app:1"
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
