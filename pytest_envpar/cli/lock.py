@@ -102,7 +102,7 @@ def check(form: str) -> int:
             continue
         check_stage(stage)
         why = lockentry.edits_of(entry, stage, settings.root)
-        why = why or lockentry.input_changes_of(entry, stage, path)
+        why = why or lockentry.input_changes_of(entry, stage, locking.written_by_runs(settings))
         if why:
             found.append(Line(stage.name, "stale", "; ".join(why), entry=entry))
         else:

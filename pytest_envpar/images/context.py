@@ -60,8 +60,8 @@ def read_context(context: Path, dockerfile: Path, leave_out: Collection[Path] = 
     Args:
         context: The folder (host).
         dockerfile: The Dockerfile (host); it may lie outside the context.
-        leave_out: Files (host) that are not part of it, nor is what is written beside them to be renamed: the lock
-            file holds the hash of what is listed here.
+        leave_out: Files and folders (host) that are not part of it, nor is what is written beside them to be renamed:
+            what a run writes, such as the lock file, which holds the hash of what is listed here.
     """
     inside = _inside(context, dockerfile)
     ignore_file = dockerfile.with_name(dockerfile.name + ".dockerignore")
@@ -94,7 +94,7 @@ def _is_ours(name: str, ours: Iterable[str]) -> bool:
     for own in ours:
         folder, _, last = own.rpartition("/")
         parent, _, base = name.rpartition("/")
-        if name == own or (parent == folder and base.startswith(f".{last}.")):
+        if name == own or name.startswith(f"{own}/") or (parent == folder and base.startswith(f".{last}.")):
             return True
     return False
 

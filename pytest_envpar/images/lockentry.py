@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine
     from pytest_envpar.images.pinned import PinnedImage
 
-_INPUTS = "Dockerfile, context or arguments of the build changed"
+INPUTS_CHANGED = "Dockerfile, context or arguments of the build changed"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -54,17 +54,17 @@ def changes_of(entry: Entry, new: Entry) -> tuple[str, ...]:
     ]
     found = list(bases)
     if entry.inputs is not None and new.inputs is not None and entry.inputs != new.inputs:
-        found.append(_INPUTS)
+        found.append(INPUTS_CHANGED)
     if entry.setup is not None and new.setup is not None and entry.setup != new.setup:
         found.append("setup steps changed, or the files they name")
     return tuple(found)
 
 
-def input_changes_of(entry: Entry, stage: Stage, lock: Path) -> tuple[str, ...]:
+def input_changes_of(entry: Entry, stage: Stage, leave_out: tuple[Path, ...]) -> tuple[str, ...]:
     """What the files of a build show to have changed since ``stage`` was locked. Asks no engine.
 
     Args:
-        lock: The lock file (host), which is no part of a context.
+        leave_out: What is no part of a context (host).
 
     Raises:
         ImageError: The context cannot be read.
@@ -73,8 +73,8 @@ def input_changes_of(entry: Entry, stage: Stage, lock: Path) -> tuple[str, ...]:
         return ()
     from pytest_envpar.images.build import input_hash
 
-    now = _sha(input_hash(stage, stage.build, (lock,)))
-    return () if now == entry.inputs else (_INPUTS,)
+    now = _sha(input_hash(stage, stage.build, leave_out))
+    return () if now == entry.inputs else (INPUTS_CHANGED,)
 
 
 def dockerfile_of(stage: Stage, root: Path) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pytest_envpar.errors import ImageError, LockError
 from pytest_envpar.images import lockfile
 from pytest_envpar.images.lockentry import (
+    INPUTS_CHANGED,
     bases_now,
     changes_of,
     difference,
@@ -57,6 +58,11 @@ def mode_of(environ: Mapping[str, str], *, frozen: bool = False, update: bool = 
 def lock_path(settings: Settings) -> Path:
     """The project's lock file (host, absolute)."""
     return settings.lockfile or settings.root / lockfile.NAME
+
+
+def written_by_runs(settings: Settings) -> tuple[Path, ...]:
+    """What a run writes into the project (host): a build that took it in would be another one after every run."""
+    return lock_path(settings), settings.root / ".pytest_cache"
 
 
 def decide(entry: Entry | None, edits: Sequence[str], mode: Mode) -> Action:
@@ -161,7 +167,7 @@ def resolve_stage(
     why = () if old is None else edits_of(old, stage, root)
     if old is not None and not why and mode in ("ci", "frozen"):
         # What will be refused need not be built first.
-        why = input_changes_of(old, stage, path)
+        why = input_changes_of(old, stage, written_by_runs(settings))
     action = decide(old, why, mode)
     if action == "refuse":
         raise refusal(stage, path, root, old, why, mode)
@@ -171,7 +177,8 @@ def resolve_stage(
         return Locked(stage, mode, path, root, image, old, old, told=_moved(engine, stage, old, image))
     bases = old.base if action == "use" and old is not None and stage.image is not None else None
     named = stage if bases is None else _on_locked_base(stage, bases)
-    image = resolve(engine, named, root, progress=progress, owner_labels=owner_labels, leave_out=(path,))
+    leave_out = written_by_runs(settings)
+    image = resolve(engine, named, root, progress=progress, owner_labels=owner_labels, leave_out=leave_out)
     new = renewed(old, entry_of(stage, root, image, bases_now(engine, stage) if bases is None else bases))
     if action == "use" and old is not None:
         why = changes_of(old, new)
@@ -299,7 +306,13 @@ def refusal(
         what = f"is not as {name} has it: {'; '.join(edits)}"
     return LockError(
         f"stage {stage.name!r} {what} ({why}: only what is locked may run)",
-        hint=f"run `envpar lock` or `pytest --env={stage.name} --env-update`, and commit {name}",
+        hint=f"run `envpar lock` or `pytest --env={stage.name} --env-update`, and commit {name}"
+        # The usual reason why a build is another one in every checkout.
+        + (
+            "; name in .dockerignore what no two checkouts share, such as .git"
+            if INPUTS_CHANGED in edits
+            else ""
+        ),
     )
 
 

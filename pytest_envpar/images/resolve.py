@@ -48,7 +48,7 @@ def resolve(
         project_root: The project's root (host); it names what is built.
         progress: Told each line of a pull or a build.
         owner_labels: The labels of the run; a built image carries those that do not change from run to run.
-        leave_out: Files (host) that are no part of a build's context: the lock file.
+        leave_out: What a run writes (host), and so is no part of a build's context.
 
     Raises:
         ImageError: The image cannot be found, pulled or built, or is of another platform than asked.

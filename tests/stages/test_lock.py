@@ -165,7 +165,6 @@ def test_a_build_is_locked_by_its_inputs(
     name = tag()
     project.write("Dockerfile", f"FROM {name}\nCOPY data /data\n")
     project.write("data", "one")
-    project.write(".dockerignore", ".pytest_cache\n")
     project.stage("build = {}")
 
     def run(*args: str, **environ: Any) -> Result:

@@ -205,5 +205,11 @@ def test_the_lock_file_is_no_part_of_the_context(tmp_path: Path) -> None:
         (lock.parent / name).write_text("version = 1\n", encoding="utf-8")
     assert read_context(tmp_path, tmp_path / "Dockerfile", (lock,)).digest() == before
     assert read_context(tmp_path, tmp_path / "Dockerfile", (tmp_path / "other",)).digest() != before
+    (tmp_path / "cache" / "v").mkdir(parents=True)
+    (tmp_path / "cache" / "v" / "lastfailed").touch()
+    assert read_context(tmp_path, tmp_path / "Dockerfile", (lock, tmp_path / "cache")).digest() == before
+    (tmp_path / "cached").touch()
+    assert read_context(tmp_path, tmp_path / "Dockerfile", (lock, tmp_path / "cache")).digest() != before
+    (tmp_path / "cached").unlink()
     (tmp_path / "pins.lock").write_text("another one\n", encoding="utf-8")
     assert read_context(tmp_path, tmp_path / "Dockerfile", (lock,)).digest() != before

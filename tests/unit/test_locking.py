@@ -403,8 +403,11 @@ def test_what_is_refused_is_not_built(
     locked(root, qa=dataclasses.replace(BUILT, build="Dockerfile"))
     monkeypatch.setattr(locking, "resolve", None)
     for mode in ("ci", "frozen"):
-        with pytest.raises(LockError, match="Dockerfile, context or arguments of the build changed"):
+        with pytest.raises(
+            LockError, match="Dockerfile, context or arguments of the build changed"
+        ) as caught:
             go(shelf, root, mode, built)
+        assert "; name in .dockerignore what no two checkouts share, such as .git" in str(caught.value.hint)
     assert shelf.asked == []
 
 
@@ -543,9 +546,9 @@ def test_the_files_of_a_build_are_looked_at_without_an_engine(root: Path) -> Non
     assert stage.build is not None
     entry = dataclasses.replace(BUILT, inputs=f"sha256:{input_hash(stage, stage.build)}")
     lock.write_text("", encoding="utf-8")
-    assert lockentry.input_changes_of(entry, stage, lock) == ()
-    assert lockentry.input_changes_of(entry, QA, lock) == ()
+    assert lockentry.input_changes_of(entry, stage, (lock,)) == ()
+    assert lockentry.input_changes_of(entry, QA, (lock,)) == ()
     (root / "new").touch()
-    assert lockentry.input_changes_of(entry, stage, lock) == (
+    assert lockentry.input_changes_of(entry, stage, (lock,)) == (
         "Dockerfile, context or arguments of the build changed",
     )
