@@ -7,28 +7,24 @@ differ the difference is data, or a tolerant parser in :mod:`~pytest_envpar.engi
 from __future__ import annotations
 
 import contextlib
-import json
-import tempfile
 import threading
 import time
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_envpar.engine import parse, registry_auth
-from pytest_envpar.engine import progress as progress_lines
+from pytest_envpar.engine import parse
 from pytest_envpar.engine.api import (
     ContainerInfo,
     ContainerSpec,
     EngineInfo,
     ExecResult,
-    ImageInfo,
     LayerFolders,
     Listed,
     PathChange,
-    Progress,
 )
-from pytest_envpar.engine.connection import Endpoint, HttpClient, Response, TlsFiles
+from pytest_envpar.engine.calls import POLL_S, label_filter
+from pytest_envpar.engine.docker_images import DockerImages
 from pytest_envpar.engine.stream import SocketStream, demultiplexed
 from pytest_envpar.engine.translate import AnswerError, ProtocolError, translated
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
@@ -36,22 +32,19 @@ from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from pytest_envpar.engine.connection import Response, TlsFiles
+
 __all__ = ["MINIMUM_API", "DockerEngine"]
 
 MINIMUM_API = (1, 41)
 _NEWEST_API = (1, 51)
-_REQUEST_TIMEOUT_S = 120.0
 _REMOVAL_TIMEOUT_S = 30.0
-_LISTING_TIMEOUT_S = 5.0
-_POLL_S = 0.02
 # Somebody else removes it at this moment, or (Podman) it ended by itself between being found and being killed.
 _REMOVED_LATER = ("in progress", "could not be stopped")
-_GONE_MEANWHILE = ("image not known", "no such container", "no such volume", "layer not known")
-_SPOOL_BYTES = 8 << 20
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class DockerEngine:
+class DockerEngine(DockerImages):
     """An :class:`~pytest_envpar.engine.api.Engine` that is reached at a URL. Making one asks the engine once.
 
     Any number of threads may use it at the same time.
@@ -81,113 +74,17 @@ class DockerEngine:
         ours: bool = False,
         on_close: Callable[[], None] | None = None,
     ) -> None:
-        endpoint = Endpoint.parse(url, tls)
-        self._http = HttpClient(endpoint)
-        self._url = endpoint.url
-        self._docker_config = docker_config
+        super().__init__(url, tls, docker_config)
         self._on_close = on_close
         try:
             with translated("engine", self._url):
-                self._info = self._ask(endpoint, connect_timeout_s, ours=ours)
+                self._info = self._ask(connect_timeout_s, ours=ours)
             self._prefix = f"/v{_negotiated(self._info)}"
         except BaseException:
             self._http.close()
             raise
 
-    @property
-    def info(self) -> EngineInfo:
-        """See :class:`~pytest_envpar.engine.api.Engine`, as for all verbs below."""
-        return self._info
-
-    # Images
-
-    def inspect_image(self, reference: str) -> ImageInfo | None:
-        try:
-            return parse.image_info(self._json("GET", f"/images/{reference}/json", f"image {reference}"))
-        except NotFoundError:
-            return None
-
-    def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:
-        doing = f"image {reference}"
-        query = {"fromImage": reference}
-        # A name without a tag would pull every tag there is.
-        name, digest = reference.rpartition("@")[::2]
-        if name:
-            query = {"fromImage": name, "tag": digest}
-        else:
-            name, tag = reference.rpartition(":")[::2]
-            query = {"fromImage": name, "tag": tag} if name and "/" not in tag else query | {"tag": "latest"}
-        if platform:
-            query["platform"] = platform
-        headers = {}
-        with translated(f"{doing}: credentials", self._url):
-            auth = registry_auth.header_for(reference, self._docker_config)
-        if auth:
-            headers["X-Registry-Auth"] = auth
-        with translated(doing, self._url):
-            response = self._request("POST", "/images/create", query=query, headers=headers, timeout_s=None)
-            # An error in the middle leaves the rest unread: nobody else would close the connection.
-            with contextlib.closing(response):
-                progress_lines.follow_pull(response.chunks(), progress)
-
-    def build(
-        self,
-        context: Iterable[bytes],
-        *,
-        dockerfile: str,
-        tag: str | None,
-        target: str | None = None,
-        args: Mapping[str, str] = _NOTHING,
-        labels: Mapping[str, str] = _NOTHING,
-        platform: str | None = None,
-        progress: Progress | None = None,
-    ) -> str:
-        query = {
-            "dockerfile": dockerfile,
-            "rm": "1",
-            "forcerm": "1",
-            "buildargs": json.dumps(dict(args)),
-            "labels": json.dumps(dict(labels)),
-        }
-        if args and self.info.kind == "podman":
-            # Buildah's layer cache (seen with Podman 4.3) does not look at arguments: another value of one gave
-            # the image of the first.
-            query["nocache"] = "1"
-        named = {"t": tag, "target": target, "platform": platform}
-        query |= {key: value for key, value in named.items() if value}
-        headers = {"Content-Type": "application/x-tar"}
-        with translated(f"build of {dockerfile}: credentials", self._url):
-            auth = registry_auth.header_for_all(self._docker_config)
-        if auth:
-            headers["X-Registry-Config"] = auth
-        with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-            try:
-                found = self._build(dockerfile, query, headers, _copied(context, spool), progress)
-            except EngineError as error:
-                # The classic builder comes first: BuildKit gets registry credentials only through a session.
-                if self._info.kind != "docker" or not any("requires BuildKit" in x for x in error.detail):
-                    raise
-                again = query | {"version": "2"}
-                found = self._build(dockerfile, again, headers, _replayed(spool), progress)
-        # What the build says of its id is cut short on some engines; the image itself says all of it.
-        image = self.inspect_image(tag or found or "")
-        if image is None:
-            raise EngineError(f"build of {dockerfile}: the engine ended without an image")
-        return image.id
-
-    def tag_image(self, image: str, tag: str) -> None:
-        name, _, version = tag.rpartition(":")
-        self._done(
-            "POST",
-            f"/images/{image}/tag",
-            f"image {image}",
-            query={"repo": name or tag, "tag": version if name else "latest"},
-        )
-
-    def remove_image(self, image: str, *, force: bool = False) -> None:
-        query = {"force": "1"} if force else None
-        with contextlib.suppress(NotFoundError):
-            self._done("DELETE", f"/images/{image}", f"image {image}", query=query)
+    # What the verbs mean: see :class:`~pytest_envpar.engine.api.Engine`.
 
     # Containers
 
@@ -297,7 +194,7 @@ class DockerEngine:
             except EngineError as error:
                 if not any(text in error.message for text in _REMOVED_LATER) or time.monotonic() > deadline:
                     raise
-                time.sleep(_POLL_S)
+                time.sleep(POLL_S)
             else:
                 return
 
@@ -351,19 +248,15 @@ class DockerEngine:
             self._done("DELETE", f"/volumes/{name}", f"volume {name}")
 
     def list_containers(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
-        answer = self._listing("/containers/json", "containers", query={"all": "1", **_label_filter(labels)})
+        answer = self._listing("/containers/json", "containers", query={"all": "1", **label_filter(labels)})
         return tuple(parse.listed_container(item) for item in parse.rows(answer))
 
-    def list_images(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
-        answer = self._listing("/images/json", "images", query=_label_filter(labels))
-        return tuple(parse.listed_image(item) for item in parse.rows(answer))
-
     def list_volumes(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
-        answer = parse.table(self._listing("/volumes", "volumes", query=_label_filter(labels)))
+        answer = parse.table(self._listing("/volumes", "volumes", query=label_filter(labels)))
         return tuple(parse.listed_named(item) for item in parse.rows(answer.get("Volumes")))
 
     def list_networks(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
-        answer = self._listing("/networks", "networks", query=_label_filter(labels))
+        answer = self._listing("/networks", "networks", query=label_filter(labels))
         return tuple(parse.listed_named(item) for item in parse.rows(answer))
 
     def remove_network(self, network: str) -> None:
@@ -381,22 +274,7 @@ class DockerEngine:
 
     # Requests
 
-    def _build(
-        self,
-        dockerfile: str,
-        query: Mapping[str, str],
-        headers: Mapping[str, str],
-        context: Iterable[bytes],
-        progress: Progress | None,
-    ) -> str | None:
-        with translated(f"build of {dockerfile}", self._url):
-            response = self._request(
-                "POST", "/build", query=query, headers=headers, body=context, timeout_s=None
-            )
-            with contextlib.closing(response):
-                return progress_lines.follow_build(response.chunks(), dockerfile, progress)
-
-    def _ask(self, endpoint: Endpoint, timeout_s: float, *, ours: bool) -> EngineInfo:
+    def _ask(self, timeout_s: float, *, ours: bool) -> EngineInfo:
         """The one question at the start. Podman takes 0.25 s for its information, all of which we know
         ourselves of a service that we started: there a ping serves."""
         try:
@@ -406,71 +284,9 @@ class DockerEngine:
         if ours:
             response.read()
             return parse.own_service_info(response.headers, self._url)
-        return parse.engine_info(response.json(), response.headers, self._url, unix=endpoint.path is not None)
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | Iterable[bytes] | None = None,
-        timeout_s: float | None = _REQUEST_TIMEOUT_S,
-        upgrade: bool = False,
-    ) -> Response:
-        return self._http.request(
-            method,
-            self._prefix + path,
-            query=query,
-            headers=headers,
-            body=body,
-            timeout_s=timeout_s,
-            upgrade=upgrade,
+        return parse.engine_info(
+            response.json(), response.headers, self._url, unix=self._endpoint.path is not None
         )
-
-    def _json(
-        self,
-        method: str,
-        path: str,
-        doing: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> Any:
-        headers = None if body is None else {"Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
-        with translated(doing, self._url):
-            return self._request(method, path, query=query, headers=headers, body=data).json()
-
-    def _listing(self, path: str, doing: str, *, query: Mapping[str, str]) -> Any:
-        deadline = time.monotonic() + _LISTING_TIMEOUT_S
-        while True:
-            try:
-                return self._json("GET", path, doing, query=query)
-            except EngineError as error:
-                # Podman fails a whole listing if one of its objects is removed meanwhile.
-                if not any(text in error.message for text in _GONE_MEANWHILE) or time.monotonic() > deadline:
-                    raise
-                time.sleep(_POLL_S)
-
-    def _done(self, method: str, path: str, doing: str, *, query: Mapping[str, str] | None = None) -> None:
-        with translated(doing, self._url):
-            self._request(method, path, query=query).read()
-
-    def _hijack(
-        self,
-        path: str,
-        doing: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> SocketStream:
-        headers = None if body is None else {"Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
-        with translated(doing, self._url):
-            response = self._request("POST", path, query=query, headers=headers, body=data, upgrade=True)
-            return SocketStream(response.take_over(), doing, self._url)
 
     def _exec(
         self,
@@ -510,25 +326,11 @@ class DockerEngine:
                 return int(answer.get("ExitCode") or 0)
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError("the command closed its output and did not end in time")
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
 
     def _translated_chunks(self, response: Response, doing: str) -> Iterator[bytes]:
         with translated(doing, self._url):
             yield from response.chunks()
-
-
-def _copied(pieces: Iterable[bytes], spool: IO[bytes]) -> Iterator[bytes]:
-    """``pieces``, which are kept in ``spool`` on their way."""
-    for piece in pieces:
-        spool.write(piece)
-        yield piece
-
-
-def _replayed(spool: IO[bytes]) -> Iterator[bytes]:
-    """What was kept in ``spool``; all of it, since a builder reads its whole context before the first step."""
-    spool.seek(0)
-    while piece := spool.read(_SPOOL_BYTES):
-        yield piece
 
 
 def _negotiated(info: EngineInfo) -> str:
@@ -546,11 +348,6 @@ def _negotiated(info: EngineInfo) -> str:
         )
     major, minor = min((major, minor), _NEWEST_API)
     return f"{major}.{minor}"
-
-
-def _label_filter(labels: Mapping[str, str]) -> dict[str, str]:
-    wanted = [f"{name}={value}" if value else name for name, value in labels.items()]
-    return {"filters": json.dumps({"label": wanted})} if wanted else {}
 
 
 def _feed(stream: SocketStream, data: bytes) -> None:

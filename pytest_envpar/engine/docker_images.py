@@ -1,0 +1,159 @@
+"""What an engine does with images: pull, build, tag, list, remove."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING
+
+from pytest_envpar.engine import parse, registry_auth
+from pytest_envpar.engine import progress as progress_lines
+from pytest_envpar.engine.calls import Calls, label_filter
+from pytest_envpar.engine.translate import translated
+from pytest_envpar.errors import EngineError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from pytest_envpar.engine.api import ImageInfo, Listed, Progress
+    from pytest_envpar.engine.connection import TlsFiles
+
+_SPOOL_BYTES = 8 << 20
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class DockerImages(Calls):
+    """The image verbs of :class:`~pytest_envpar.engine.api.Engine`.
+
+    Args:
+        docker_config: The user's Docker configuration folder with the registry credentials; by default
+            ``DOCKER_CONFIG`` or ``~/.docker``.
+    """
+
+    def __init__(self, url: str, tls: TlsFiles | None, docker_config: Path | None) -> None:
+        super().__init__(url, tls)
+        self._docker_config = docker_config
+
+    def inspect_image(self, reference: str) -> ImageInfo | None:
+        try:
+            return parse.image_info(self._json("GET", f"/images/{reference}/json", f"image {reference}"))
+        except NotFoundError:
+            return None
+
+    def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:
+        doing = f"image {reference}"
+        query = {"fromImage": reference}
+        # A name without a tag would pull every tag there is.
+        name, digest = reference.rpartition("@")[::2]
+        if name:
+            query = {"fromImage": name, "tag": digest}
+        else:
+            name, tag = reference.rpartition(":")[::2]
+            query = {"fromImage": name, "tag": tag} if name and "/" not in tag else query | {"tag": "latest"}
+        if platform:
+            query["platform"] = platform
+        headers = {}
+        with translated(f"{doing}: credentials", self._url):
+            auth = registry_auth.header_for(reference, self._docker_config)
+        if auth:
+            headers["X-Registry-Auth"] = auth
+        with translated(doing, self._url):
+            response = self._request("POST", "/images/create", query=query, headers=headers, timeout_s=None)
+            # An error in the middle leaves the rest unread: nobody else would close the connection.
+            with contextlib.closing(response):
+                progress_lines.follow_pull(response.chunks(), progress)
+
+    def build(
+        self,
+        context: Iterable[bytes],
+        *,
+        dockerfile: str,
+        tag: str | None,
+        target: str | None = None,
+        args: Mapping[str, str] = _NOTHING,
+        labels: Mapping[str, str] = _NOTHING,
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        query = {
+            "dockerfile": dockerfile,
+            "rm": "1",
+            "forcerm": "1",
+            "buildargs": json.dumps(dict(args)),
+            "labels": json.dumps(dict(labels)),
+        }
+        if args and self.info.kind == "podman":
+            # Buildah's layer cache (seen with Podman 4.3) does not look at arguments: another value of one gave
+            # the image of the first.
+            query["nocache"] = "1"
+        named = {"t": tag, "target": target, "platform": platform}
+        query |= {key: value for key, value in named.items() if value}
+        headers = {"Content-Type": "application/x-tar"}
+        with translated(f"build of {dockerfile}: credentials", self._url):
+            auth = registry_auth.header_for_all(self._docker_config)
+        if auth:
+            headers["X-Registry-Config"] = auth
+        with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+            try:
+                found = self._build(dockerfile, query, headers, _copied(context, spool), progress)
+            except EngineError as error:
+                # The classic builder comes first: BuildKit gets registry credentials only through a session.
+                if self._info.kind != "docker" or not any("requires BuildKit" in x for x in error.detail):
+                    raise
+                again = query | {"version": "2"}
+                found = self._build(dockerfile, again, headers, _replayed(spool), progress)
+        # What the build says of its id is cut short on some engines; the image itself says all of it.
+        image = self.inspect_image(tag or found or "")
+        if image is None:
+            raise EngineError(f"build of {dockerfile}: the engine ended without an image")
+        return image.id
+
+    def tag_image(self, image: str, tag: str) -> None:
+        name, _, version = tag.rpartition(":")
+        self._done(
+            "POST",
+            f"/images/{image}/tag",
+            f"image {image}",
+            query={"repo": name or tag, "tag": version if name else "latest"},
+        )
+
+    def remove_image(self, image: str, *, force: bool = False) -> None:
+        query = {"force": "1"} if force else None
+        with contextlib.suppress(NotFoundError):
+            self._done("DELETE", f"/images/{image}", f"image {image}", query=query)
+
+    def list_images(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
+        answer = self._listing("/images/json", "images", query=label_filter(labels))
+        return tuple(parse.listed_image(item) for item in parse.rows(answer))
+
+    def _build(
+        self,
+        dockerfile: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        context: Iterable[bytes],
+        progress: Progress | None,
+    ) -> str | None:
+        with translated(f"build of {dockerfile}", self._url):
+            response = self._request(
+                "POST", "/build", query=query, headers=headers, body=context, timeout_s=None
+            )
+            with contextlib.closing(response):
+                return progress_lines.follow_build(response.chunks(), dockerfile, progress)
+
+
+def _copied(pieces: Iterable[bytes], spool: IO[bytes]) -> Iterator[bytes]:
+    """``pieces``, which are kept in ``spool`` on their way."""
+    for piece in pieces:
+        spool.write(piece)
+        yield piece
+
+
+def _replayed(spool: IO[bytes]) -> Iterator[bytes]:
+    """What was kept in ``spool``; all of it, since a builder reads its whole context before the first step."""
+    spool.seek(0)
+    while piece := spool.read(_SPOOL_BYTES):
+        yield piece
