@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
 
 Source = Literal["overlay", "mount", "mount-rw", "copy"]
+Pull = Literal["missing", "always", "never"]
 Agent = Literal["auto", "inject", "image"]
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -79,6 +80,7 @@ class Stage:
     cap_drop: tuple[str, ...] = ()
     runtime: str | None = None
     platform: str | None = None
+    pull: Pull = "missing"
     volumes: tuple[str, ...] = ()
     services: Mapping[str, Service] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 

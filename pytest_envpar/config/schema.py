@@ -30,6 +30,7 @@ RESERVED_STAGES: Mapping[str, str] = MappingProxyType(
         "envpar": "its fixture would be envpar_container, which has another meaning",
     }
 )
+PULL_POLICIES = ("missing", "always", "never")
 LEVELS = ("runtime", "package", "config", "file")
 
 
@@ -213,6 +214,13 @@ STAGE = Table(
         Key("cap-drop", values.CAPABILITIES, "Capabilities to take away."),
         Key("runtime", values.WORD, "The OCI runtime.", "the engine's own", example='"runc"'),
         Key("platform", values.PLATFORM, "The platform of the image.", "the engine's own"),
+        Key(
+            "pull",
+            choice(*PULL_POLICIES, example="always"),
+            "When `image` is pulled: where the engine lacks it, whenever its tag is resolved, or not at all. What is "
+            "locked or named by its digest, and there, is never asked for.",
+            '`"missing"`',
+        ),
         Key(
             "volumes",
             values.VOLUMES,

@@ -71,6 +71,21 @@ class ImageInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class RemoteImage:
+    """What a registry serves under a reference, without anything being pulled.
+
+    Args:
+        reference: As it was asked for.
+        digest: ``sha256:…`` of the manifest; for an image of several platforms that of its index.
+        platforms: ``os/arch[/variant]`` of each image in it; empty where the registry does not say.
+    """
+
+    reference: str
+    digest: str
+    platforms: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Mount:
     """A mount of a container.
 
@@ -218,6 +233,10 @@ class Engine(Protocol):
 
     def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:
         """Pull by tag or digest, with credentials from the user's Docker configuration."""
+        ...
+
+    def remote_image(self, reference: str) -> RemoteImage | None:
+        """Ask the reference's registry what it serves; ``None`` from an engine that has no such call (Podman)."""
         ...
 
     def build(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_envpar.engine.api import ImageInfo, Listed, Progress
+    from pytest_envpar.engine.api import ImageInfo, Listed, Progress, RemoteImage
     from pytest_envpar.engine.connection import TlsFiles
 
 _SPOOL_BYTES = 8 << 20
@@ -55,16 +55,20 @@ class DockerImages(Calls):
             query = {"fromImage": name, "tag": tag} if name and "/" not in tag else query | {"tag": "latest"}
         if platform:
             query["platform"] = platform
-        headers = {}
-        with translated(f"{doing}: credentials", self._url):
-            auth = registry_auth.header_for(reference, self._docker_config)
-        if auth:
-            headers["X-Registry-Auth"] = auth
+        headers = self._credentials(reference)
         with translated(doing, self._url):
             response = self._request("POST", "/images/create", query=query, headers=headers, timeout_s=None)
             # An error in the middle leaves the rest unread: nobody else would close the connection.
             with contextlib.closing(response):
                 progress_lines.follow_pull(response.chunks(), progress)
+
+    def remote_image(self, reference: str) -> RemoteImage | None:
+        if self._info.kind == "podman":
+            return None
+        headers = self._credentials(reference)
+        with translated(f"image {reference}", self._url):
+            answer = self._request("GET", f"/distribution/{reference}/json", headers=headers).json()
+        return parse.remote_image(reference, answer)
 
     def build(
         self,
@@ -128,6 +132,11 @@ class DockerImages(Calls):
     def list_images(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
         answer = self._listing("/images/json", "images", query=label_filter(labels))
         return tuple(parse.listed_image(item) for item in parse.rows(answer))
+
+    def _credentials(self, reference: str) -> dict[str, str]:
+        with translated(f"image {reference}: credentials", self._url):
+            auth = registry_auth.header_for(reference, self._docker_config)
+        return {"X-Registry-Auth": auth} if auth else {}
 
     def _build(
         self,

@@ -20,10 +20,11 @@ from pytest_envpar.engine.api import (
     LayerFolders,
     Listed,
     PathChange,
+    RemoteImage,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "i386": "386"}
 _CHANGE_KINDS: Mapping[int, Literal["added", "removed", "modified"]] = {
@@ -283,3 +284,22 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         "HostConfig": {key: value for key, value in host.items() if value not in (None, [], {})},
     }
     return {key: value for key, value in body.items() if value is not None}
+
+
+def remote_image(reference: str, answer: Any) -> RemoteImage:
+    """``GET /distribution/NAME/json``."""
+    data = table(answer)
+    digest = str(
+        table(data.get("Descriptor")).get("digest") or table(data.get("Descriptor")).get("Digest") or ""
+    )
+    return RemoteImage(reference, digest, platforms(rows(data.get("Platforms"))))
+
+
+def platforms(described: Iterable[Any]) -> tuple[str, ...]:
+    """``os/arch[/variant]`` of each; ``unknown`` ones are attestations and no images."""
+    found = []
+    for each in map(table, described):
+        parts = [str(each.get(key) or "") for key in ("os", "architecture", "variant")]
+        if parts[0] and parts[1] and "unknown" not in parts[:2]:
+            found.append("/".join(part for part in parts if part))
+    return tuple(dict.fromkeys(found))

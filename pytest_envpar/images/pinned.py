@@ -67,6 +67,12 @@ def parse_reference(text: str) -> Reference:
     return Reference(f"{host}/{name}", tag or (None if digest else "latest"), digest or None)
 
 
+def repository(text: str) -> str:
+    """A reference without its tag and digest, as it was written."""
+    head, slash, last = text.partition("@")[0].rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}"
+
+
 def normal_platform(text: str) -> tuple[str, str, str]:
     """``os/arch[/variant]`` (or only an architecture) in the engines' spelling; the variant may be empty."""
     os_name, slash, rest = text.strip().lower().partition("/")

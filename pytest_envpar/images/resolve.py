@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_envpar.errors import ConnectionLostError, EngineError, ImageError, NotFoundError
-from pytest_envpar.images.pinned import PinnedImage, parse_reference, pin, same_platform
+from pytest_envpar.errors import ConnectionLostError, EngineError, ImageError
+from pytest_envpar.images.pinned import PinnedImage, parse_reference, pin, repository, same_platform
+from pytest_envpar.images.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,28 +17,14 @@ if TYPE_CHECKING:
     from pytest_envpar.config.model import Stage
     from pytest_envpar.engine.api import Engine, Progress
 
-# What engines and registries say, in lower case: words of containerd, distribution, Docker and Podman.
-_DENIED = (
-    *("unauthorized", "authentication required", "no basic auth", "access denied", "is denied", "denied:"),
-    "forbidden",
-)
-_MISSING = ("manifest unknown", "not found", "name unknown", "no such image", "repository does not exist")
-_PLATFORM = (
-    *("no matching manifest", "no image found in manifest list", "does not match the specified platform"),
-    *("no match for platform", "unknown operating system or architecture", "invalid platform"),
-)
-_UNREACHABLE = (
-    *("no such host", "connection refused", "timeout", "network is unreachable", "dial tcp", "x509", "tls"),
-    *("no route to host", "server misbehaving", "request canceled", "temporary failure", "eof"),
-    *("http response to https client", "context deadline exceeded"),
-)
-
 
 def resolve(
     engine: Engine,
     stage: Stage,
     project_root: Path,
     *,
+    digest: str | None = None,
+    image_id: str | None = None,
     progress: Progress | None = None,
     owner_labels: Mapping[str, str] = MappingProxyType({}),
     leave_out: tuple[Path, ...] = (),
@@ -46,6 +33,9 @@ def resolve(
 
     Args:
         project_root: The project's root (host); it names what is built.
+        digest: ``sha256:…`` that a stage with ``image`` is pinned to: exactly these bytes of its repository, whatever
+            its tag means. An image that is there is taken without asking the registry, whatever ``pull`` says.
+        image_id: ``sha256:…`` of a local image that the stage is pinned to. Nothing is pulled or built.
         progress: Told each line of a pull or a build.
         owner_labels: The labels of the run; a built image carries those that do not change from run to run.
         leave_out: What a run writes (host), and so is no part of a build's context.
@@ -54,8 +44,10 @@ def resolve(
         ImageError: The image cannot be found, pulled or built, or is of another platform than asked.
         EngineError: The engine failed.
     """
+    if image_id is not None:
+        return _resolve_id(engine, stage, image_id)
     if stage.image is not None:
-        return _resolve_reference(engine, stage, stage.image, progress)
+        return _resolve_reference(engine, stage, stage.image, digest, progress)
     if stage.build is not None:
         from pytest_envpar.images.build import resolve_build
 
@@ -74,8 +66,23 @@ def resolve(
     )
 
 
+def _resolve_id(engine: Engine, stage: Stage, image_id: str) -> PinnedImage:
+    info = engine.inspect_image(image_id)
+    if info is None:
+        reference = stage.image or "what it builds"
+        tagged = engine.inspect_image(stage.image) if stage.image is not None else None
+        other = "" if tagged is None else f"; {stage.image} is {tagged.id} here"
+        raise ImageError(
+            f"stage {stage.name!r}: the lock pins {reference} to the local image {image_id}, which this engine lacks"
+            + other,
+            hint="a local image is known to one engine only: load that very image here (docker save, docker load), "
+            f"or lock what this engine has: pytest --env={stage.name} --env-update",
+        )
+    return _checked(stage, pin(stage.image or image_id, info))
+
+
 def _resolve_reference(
-    engine: Engine, stage: Stage, reference: str, progress: Progress | None
+    engine: Engine, stage: Stage, reference: str, digest: str | None, progress: Progress | None
 ) -> PinnedImage:
     try:
         parsed = parse_reference(reference)
@@ -84,25 +91,63 @@ def _resolve_reference(
             f"stage {stage.name!r}: {reference!r} is not an image reference: {error}",
             hint="write NAME:TAG or NAME@sha256:DIGEST, for example python:3.12-slim",
         ) from None
-    info = engine.inspect_image(reference)
-    if info is None:
-        if not parsed.name:
+    if digest is not None and parsed.name:
+        exact = f"{repository(reference)}@{digest}"
+        pinned = _present(engine, stage, exact, progress, exact=True)
+        return dataclasses.replace(pinned, reference=reference, digest=digest)
+    if not parsed.name:
+        info = engine.inspect_image(reference)
+        if info is None:
             raise ImageError(
                 f"stage {stage.name!r}: the engine has no image with the id {reference}",
                 hint="an image id cannot be pulled; name the image by tag or by NAME@sha256:DIGEST",
+            )
+        return _checked(stage, pin(reference, info))
+    return _present(engine, stage, reference, progress, exact=parsed.digest is not None)
+
+
+def _present(
+    engine: Engine, stage: Stage, reference: str, progress: Progress | None, *, exact: bool
+) -> PinnedImage:
+    """The image of ``reference``, pulled where it has to be.
+
+    Args:
+        exact: Whether the reference has a digest. What it names can be there for another platform, which a pull mends
+            without moving a tag of the user's.
+    """
+    info = engine.inspect_image(reference)
+    pinned = None if info is None else pin(reference, info)
+    usable = pinned is not None and (not exact or _fits(stage, pinned))
+    if not usable or (stage.pull == "always" and not exact):
+        if stage.pull == "never":
+            if pinned is not None:
+                return _checked(stage, pinned)
+            raise ImageError(
+                f'stage {stage.name!r}: the engine does not have {reference}, and pull = "never"',
+                hint=f"docker pull {reference}; or remove 'pull' from [tool.envpar.stages.{stage.name}]",
             )
         pull_reference(engine, stage, reference, progress)
         info = engine.inspect_image(reference)
         if info is None:
             raise ImageError(f"stage {stage.name!r}: {reference} was pulled, yet the engine does not know it")
-    pinned = pin(reference, info)
-    if stage.platform is not None and not same_platform(stage.platform, pinned.platform):
+        pinned = pin(reference, info)
+    assert pinned is not None
+    return _checked(stage, pinned)
+
+
+def _fits(stage: Stage, image: PinnedImage) -> bool:
+    return stage.platform is None or same_platform(stage.platform, image.platform)
+
+
+def _checked(stage: Stage, image: PinnedImage) -> PinnedImage:
+    if not _fits(stage, image):
+        reference = image.reference
         raise ImageError(
-            f"stage {stage.name!r}: the engine has {reference} for {pinned.platform},"
+            f"stage {stage.name!r}: the engine has {reference} for {image.platform},"
             f" the stage asks for {stage.platform}",
             hint=f"docker pull --platform {stage.platform} {reference}; or name that platform's own digest",
         )
-    return pinned
+    return image
 
 
 def pull_reference(engine: Engine, stage: Stage, reference: str, progress: Progress | None) -> None:
@@ -119,53 +164,5 @@ def pull_reference(engine: Engine, stage: Stage, reference: str, progress: Progr
     except ConnectionLostError:
         raise
     except EngineError as error:
-        raise _pull_error(engine, stage, reference, error) from error
-
-
-def _pull_error(engine: Engine, stage: Stage, reference: str, error: EngineError) -> ImageError:
-    said = " ".join((error.message, *error.detail)).lower()
-
-    def among(signs: tuple[str, ...]) -> bool:
-        return any(sign in said for sign in signs)
-
-    where = f"stage {stage.name!r}: image {reference}"
-    evidence = tuple(line for line in (*error.message.splitlines(), *error.detail) if line.strip())
-    if among(_PLATFORM):
-        asked = stage.platform or f"{engine.info.os}/{engine.info.architecture}"
-        return ImageError(
-            f"{where} does not exist for the platform {asked}",
-            hint=f"change 'platform' in [tool.envpar.stages.{stage.name}], or use an image built for {asked}",
-            detail=evidence,
-        )
-    # Docker Hub answers "pull access denied … repository does not exist" to both; the names decide what
-    # helps.
-    if "repository does not exist" not in said and among(_DENIED):
-        registry = parse_reference(reference).name.partition("/")[0]
-        return ImageError(
-            f"{where} was refused by its registry",
-            hint=f"log in: docker login{'' if registry == 'docker.io' else ' ' + registry}",
-            detail=evidence,
-        )
-    if isinstance(error, NotFoundError) or among(_MISSING):
-        return ImageError(f"{where} was not found", hint=_not_found_hint(engine, reference), detail=evidence)
-    if among(_UNREACHABLE):
-        return ImageError(
-            f"{where} is not on the engine and its registry cannot be reached",
-            hint="check the network and the engine's proxy settings; " + _local_hint(engine, reference),
-            detail=evidence,
-        )
-    return ImageError(f"{where} could not be pulled", hint=_local_hint(engine, reference), detail=evidence)
-
-
-def _not_found_hint(engine: Engine, reference: str) -> str:
-    return f"check the name; a private image needs docker login; {_local_hint(engine, reference)}"
-
-
-def _local_hint(engine: Engine, reference: str) -> str:
-    try:
-        names = sorted({listed.name for listed in engine.list_images({}) if ":" in listed.name})
-    except EngineError:
-        names = []
-    names = [name for name in names if "<none>" not in name and not name.startswith("sha256:")]
-    near = difflib.get_close_matches(reference, names, n=5, cutoff=0.4) or names[:5]
-    return f"images on this engine: {', '.join(near)}" if near else "the engine has no images of its own"
+        where = f"stage {stage.name!r}: image {reference}"
+        raise refusal(engine, where, reference, stage.platform, error) from error
