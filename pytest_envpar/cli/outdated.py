@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import importlib
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from pytest_envpar.cli import FAILED, FINE, status_of
 from pytest_envpar.cli.lock import JSON_VERSION, by_name, project
-from pytest_envpar.errors import EnvparError, NotYetError
+from pytest_envpar.errors import EnvparError, NoEngineError
 from pytest_envpar.images import locking
 from pytest_envpar.images.lockfile import LOCAL, Lock, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pytest_envpar.config.model import Settings
+    from pytest_envpar.engine.api import Engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +44,22 @@ def outdated(form: str) -> int:
     held = read(locking.lock_path(settings)) or Lock()
     status = FINE
     rows: list[Row] = []
+    asked: list[tuple[str, str, str | None]] = []
     for stage in by_name(settings):
         entry = held.stages.get(stage.name)
         if entry is None:
             rows.append(Row(stage.name, stage.image or "(build)", None, None, "unlocked"))
             continue
         images = entry.base.items() if entry.build is not None else [(entry.reference or "", entry.digest)]
-        for image, locked in images:
+        asked += [(stage.name, image, locked) for image, locked in images]
+    with contextlib.closing(Registries(settings)) as registries:
+        for name, image, locked in asked:
             try:
-                rows.append(_compared(stage.name, image, locked))
+                rows.append(_compared(registries, name, image, locked))
             except EnvparError as error:
-                rows.append(Row(stage.name, image, locked, None, "failed", tuple(error.lines())))
+                rows.append(Row(name, image, locked, None, "failed", tuple(error.lines())))
                 status = max(status, status_of(error))
+    rows.sort(key=lambda row: row.stage)
     if status == FINE and any(row.state in ("outdated", "unlocked") for row in rows):
         status = FAILED
     if form == "json":
@@ -72,25 +80,44 @@ def outdated(form: str) -> int:
     return status
 
 
-def _compared(stage: str, image: str, locked: str | None) -> Row:
+class Registries:
+    """Asks registries, through the configured engine where one answers: it may know certificates that this machine does
+    not. Owns the connection to it.
+
+    Args:
+        settings: The configuration.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine: Engine | None = None
+        self._looked = False
+
+    def newest(self, image: str) -> str:
+        """The digest that the image's registry serves under its tag today. Raises EnvparError."""
+        from pytest_envpar.engine.select import select_engine
+        from pytest_envpar.images.registry import remote_digest
+
+        if not self._looked:
+            self._looked = True
+            # No engine is needed for this.
+            with contextlib.suppress(NoEngineError):
+                self._engine = select_engine(self._settings.engines, os.environ)
+        return remote_digest(self._engine, image).digest
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        if self._engine is not None:
+            self._engine.close()
+
+
+def _compared(registries: Registries, stage: str, image: str, locked: str | None) -> Row:
     if locked is None or locked.startswith(LOCAL):
         return Row(stage, image, locked, None, "local")
     if "@" in image:
         return Row(stage, image, locked, None, "pinned")
-    newest = _newest(image)
+    newest = registries.newest(image)
     return Row(stage, image, locked, newest, "current" if newest == locked else "outdated")
-
-
-def _newest(image: str) -> str:
-    """The digest that the image's registry serves under its tag today."""
-    try:
-        registry = importlib.import_module("pytest_envpar.images.registry")
-    except ModuleNotFoundError:
-        raise NotYetError(
-            "outdated: to ask a registry is not yet part of this version",
-            hint="envpar upgrade STAGE pulls what the tag means today",
-        ) from None
-    return str(registry.remote_digest(image))
 
 
 def _digest(text: str | None) -> str:

@@ -76,7 +76,14 @@ def cause_of(error: EngineError, reference: str) -> Cause:
 
 
 def refusal(
-    engine: Engine, where: str, reference: str, platform: str | None, error: EngineError
+    engine: Engine | None,
+    where: str,
+    reference: str,
+    platform: str | None,
+    error: EngineError,
+    *,
+    cause: Cause | None = None,
+    direct: bool = False,
 ) -> ImageError:
     """The error for an image that ``engine`` or its registry refuses.
 
@@ -85,12 +92,18 @@ def refusal(
         reference: The image.
         platform: The platform that was asked for.
         error: What the engine said.
+        cause: Why, if that is known.
+        direct: Whether this process asked the registry itself.
     """
-    cause = cause_of(error, reference)
+    cause = cause or cause_of(error, reference)
     evidence = tuple(line for line in (*error.message.splitlines(), *error.detail) if line.strip())
     host = registry_host(reference)
     login = f"docker login{'' if host == 'docker.io' else ' ' + host}"
-    asked = platform or f"{engine.info.os}/{engine.info.architecture}"
+    asked = platform or (
+        f"{engine.info.os}/{engine.info.architecture}" if engine is not None else "asked for"
+    )
+    others = "" if engine is None else f"; {_local_hint(engine, reference)}"
+    whose, absent = ("", "") if direct else ("engine's ", ", and the engine does not have the image")
     message, hint = {
         "platform": (
             f"{where} does not exist for the platform {asked}",
@@ -106,7 +119,7 @@ def refusal(
         ),
         "certificate": (
             f"{where} was not fetched: the certificate of {host} is not trusted",
-            certificate_hint(engine, host),
+            certificate_hint(None if direct else engine, host),
         ),
         "denied": (
             f"{where} was refused by its registry",
@@ -114,23 +127,28 @@ def refusal(
         ),
         "missing": (
             f"{where} was not found",
-            f"check the name; a private image needs docker login; {_local_hint(engine, reference)}",
+            f"check the name; a private image needs docker login{others}",
         ),
         "unreachable": (
-            f"{where} is not on the engine and its registry cannot be reached",
-            f"check the network and the engine's proxy settings; {_local_hint(engine, reference)}",
+            f"{where} was not fetched: its registry {host} cannot be reached{absent}",
+            f"check the network and the {whose}proxy settings{others}",
         ),
         "unreliable": (
-            f"{where} could not be pulled: its registry {host}, or the network, broke off again and again",
+            f"{where} could not be fetched: its registry {host}, or the network to it, fails again and again",
             "try again later",
         ),
-        "other": (f"{where} could not be pulled", _local_hint(engine, reference)),
+        "other": (f"{where} could not be pulled", others.removeprefix("; ") or None),
     }[cause]
     return ImageError(message, hint=hint, detail=evidence)
 
 
-def certificate_hint(engine: Engine, host: str) -> str:
-    """What makes the engine trust a registry with a certificate authority of its own."""
+def certificate_hint(engine: Engine | None, host: str) -> str:
+    """What makes ``engine``, or without one this process, trust a registry with a certificate authority of its own."""
+    if engine is None:
+        return (
+            f"put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt, "
+            "or name a bundle that has it by SSL_CERT_FILE"
+        )
     folder = "/etc/containers/certs.d" if engine.info.kind == "podman" else "/etc/docker/certs.d"
     machine = "" if engine.info.local else " on the engine's machine"
     return f"put the certificate of its authority into {folder}/{host}/ca.crt{machine}; no restart is needed"

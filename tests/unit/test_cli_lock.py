@@ -235,7 +235,7 @@ class Registry:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     made = Registry()
-    monkeypatch.setattr(outdated, "_newest", made.remote_digest)
+    monkeypatch.setattr(outdated.Registries, "newest", lambda _, image: made.remote_digest(image))
     return made
 
 
