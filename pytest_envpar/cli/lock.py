@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_envpar.config.model import Settings, Stage
     from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.bars import Teller
     from pytest_envpar.images.lockfile import Entry
     from pytest_envpar.images.locking import Locked
 
@@ -123,7 +124,7 @@ def upgrade(form: str, name: str, *, engine: str | None) -> int:
     held = read(locking.lock_path(settings)) or Lock()
     with contextlib.closing(_engine(settings, engine)) as connected:
         _ready(settings, stage)
-        locking.fetch(connected, stage, _tell)
+        locking.fetch(connected, stage, _teller())
         locked = _resolved(connected, settings, stage, "update", held)
         locking.settle(locked)
     _write(form, settings, [_line(locked)], [])
@@ -164,7 +165,7 @@ def _resolved(engine: Engine, settings: Settings, stage: Stage, mode: locking.Mo
     _ready(settings, stage)
     labels = Owner.current(settings.root).labels("cache", stage.name)
     return locking.resolve_stage(
-        engine, stage, settings, mode, progress=_tell, owner_labels=labels, lock=held
+        engine, stage, settings, mode, progress=_teller(), owner_labels=labels, lock=held
     )
 
 
@@ -202,6 +203,7 @@ def _write(
         sys.stdout.write(text)
 
 
-def _tell(line: str) -> None:
-    sys.stderr.write(f"envpar: {line}\n")
-    sys.stderr.flush()
+def _teller() -> Teller:
+    from pytest_envpar.engine.bars import Teller
+
+    return Teller()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 Progress = Callable[[str], None]
-"""Told one line of progress at a time (a layer's state, a build step)."""
+"""Told one line of progress at a time (the begin and end of a pull, a build step)."""
+
+
+@runtime_checkable
+class Bars(Protocol):
+    """A :data:`Progress` that can also show what changes all the time."""
+
+    def __call__(self, line: str) -> None: ...
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Show lines in the place of those of the last call; none takes them away."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +243,11 @@ class Engine(Protocol):
         ...
 
     def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:
-        """Pull by tag or digest, with credentials from the user's Docker configuration."""
+        """Pull by tag or digest, with credentials from the user's Docker configuration.
+
+        What may be over soon (a busy registry, a connection that broke off) is tried again a few times, and told.
+        ``progress`` is told one line at the end; if it can draw (:class:`Bars`), it is given bars meanwhile.
+        """
         ...
 
     def remote_image(self, reference: str) -> RemoteImage | None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pytest_envpar.engine.connection import Response, TlsFiles
+    from pytest_envpar.engine.retry import Backoff
 
 __all__ = ["MINIMUM_API", "DockerEngine"]
 
@@ -57,6 +58,7 @@ class DockerEngine(DockerImages):
             ``DOCKER_CONFIG`` or ``~/.docker``.
         ours: Whether this process started the engine, so that it is on this machine for certain.
         on_close: Called once by :meth:`close`.
+        backoff: How often a pull is tried that a registry or the network breaks off.
 
     Raises:
         ConnectionLostError: Nothing answers at the URL.
@@ -73,8 +75,9 @@ class DockerEngine(DockerImages):
         docker_config: Path | None = None,
         ours: bool = False,
         on_close: Callable[[], None] | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
-        super().__init__(url, tls, docker_config)
+        super().__init__(url, tls, docker_config, backoff)
         self._on_close = on_close
         try:
             with translated("engine", self._url):
@@ -264,6 +267,7 @@ class DockerEngine(DockerImages):
             self._done("DELETE", f"/networks/{network}", f"network {network}")
 
     def cancel(self) -> None:
+        self._cancelled.set()
         self._http.cancel()
 
     def close(self) -> None:

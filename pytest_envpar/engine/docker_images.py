@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+import threading
+import time
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING
 
 from pytest_envpar.engine import parse, registry_auth
 from pytest_envpar.engine import progress as progress_lines
 from pytest_envpar.engine.calls import Calls, label_filter
+from pytest_envpar.engine.retry import Backoff, may_pass
 from pytest_envpar.engine.translate import translated
-from pytest_envpar.errors import EngineError, NotFoundError
+from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -31,11 +34,16 @@ class DockerImages(Calls):
     Args:
         docker_config: The user's Docker configuration folder with the registry credentials; by default
             ``DOCKER_CONFIG`` or ``~/.docker``.
+        backoff: How often a pull is tried that a registry or the network breaks off.
     """
 
-    def __init__(self, url: str, tls: TlsFiles | None, docker_config: Path | None) -> None:
+    def __init__(
+        self, url: str, tls: TlsFiles | None, docker_config: Path | None, backoff: Backoff | None = None
+    ) -> None:
         super().__init__(url, tls)
         self._docker_config = docker_config
+        self._backoff = backoff or Backoff()
+        self._cancelled = threading.Event()
 
     def inspect_image(self, reference: str) -> ImageInfo | None:
         try:
@@ -44,23 +52,22 @@ class DockerImages(Calls):
             return None
 
     def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:
-        doing = f"image {reference}"
-        query = {"fromImage": reference}
-        # A name without a tag would pull every tag there is.
-        name, digest = reference.rpartition("@")[::2]
-        if name:
-            query = {"fromImage": name, "tag": digest}
-        else:
-            name, tag = reference.rpartition(":")[::2]
-            query = {"fromImage": name, "tag": tag} if name and "/" not in tag else query | {"tag": "latest"}
-        if platform:
-            query["platform"] = platform
-        headers = self._credentials(reference)
-        with translated(doing, self._url):
-            response = self._request("POST", "/images/create", query=query, headers=headers, timeout_s=None)
-            # An error in the middle leaves the rest unread: nobody else would close the connection.
-            with contextlib.closing(response):
-                progress_lines.follow_pull(response.chunks(), progress)
+        attempt = 0
+        while True:
+            try:
+                return self._pull(reference, platform, progress)
+            except ConnectionLostError:
+                raise
+            except EngineError as error:
+                said = "\n".join((error.message, *error.detail)).replace(reference, "")
+                delay_s = self._backoff.delay_s(attempt) if may_pass(said) else None
+                if delay_s is None:
+                    raise
+                if progress is not None:
+                    progress(f"{error.message}: trying again in {delay_s:.0f} s")
+                if self._cancelled.wait(delay_s):
+                    raise
+            attempt += 1
 
     def remote_image(self, reference: str) -> RemoteImage | None:
         if self._info.kind == "podman":
@@ -137,6 +144,29 @@ class DockerImages(Calls):
         with translated(f"image {reference}: credentials", self._url):
             auth = registry_auth.header_for(reference, self._docker_config)
         return {"X-Registry-Auth": auth} if auth else {}
+
+    def _pull(self, reference: str, platform: str | None, progress: Progress | None) -> None:
+        doing = f"image {reference}"
+        query = {"fromImage": reference}
+        # A name without a tag would pull every tag there is.
+        name, digest = reference.rpartition("@")[::2]
+        if name:
+            query = {"fromImage": name, "tag": digest}
+        else:
+            name, tag = reference.rpartition(":")[::2]
+            query = {"fromImage": name, "tag": tag} if name and "/" not in tag else query | {"tag": "latest"}
+        if platform:
+            query["platform"] = platform
+        headers = self._credentials(reference)
+        began = time.monotonic()
+        with translated(doing, self._url):
+            response = self._request("POST", "/images/create", query=query, headers=headers, timeout_s=None)
+            # An error in the middle leaves the rest unread: nobody else would close the connection.
+            with contextlib.closing(response):
+                pull = progress_lines.follow_pull(response.chunks(), progress)
+        if progress is not None:
+            what = pull.summary()
+            progress(f"pulled {reference}{f' ({what})' if what else ''} in {time.monotonic() - began:.1f} s")
 
     def _build(
         self,

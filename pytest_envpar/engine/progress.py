@@ -5,9 +5,12 @@ from __future__ import annotations
 import collections
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_envpar.engine import buildkit
+from pytest_envpar.engine.api import Bars
+from pytest_envpar.engine.bars import Pull, clean
 from pytest_envpar.engine.parse import table
 from pytest_envpar.engine.translate import AnswerError, ProtocolError, redacted
 from pytest_envpar.errors import EngineError
@@ -18,10 +21,9 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import Progress
 
 _TAIL_LINES = 20
-_MAX_LINE = 1000
+_REDRAW_S = 0.1
 _STEP = re.compile(r"^\s*(step|STEP) +\d+", re.IGNORECASE)
 _BUILT = re.compile(r"^(?:Successfully built )?(?:sha256:)?([0-9a-f]{12,64})\s*$")
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def objects(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
@@ -55,22 +57,29 @@ def _decoded(decoder: json.JSONDecoder, text: str) -> Generator[Mapping[str, Any
         yield table(value)
 
 
-def follow_pull(chunks: Iterable[bytes], progress: Progress | None) -> None:
-    """Read a pull to its end.
+def follow_pull(chunks: Iterable[bytes], progress: Progress | None) -> Pull:
+    """Read a pull to its end, and show it where ``progress`` can draw.
 
     Raises:
         AnswerError: The pull failed; the engine says so in the stream, with status 200.
     """
-    shown: dict[str, str] = {}
-    for line in objects(chunks):
-        error = _error(line)
-        if error:
-            raise AnswerError(_pull_status(error), error)
-        status, layer = str(line.get("status") or ""), str(line.get("id") or "")
-        # A layer repeats its state with every megabyte; once per state is enough for a line of text.
-        if progress is not None and status and shown.get(layer) != status:
-            shown[layer] = status
-            progress(_clean(f"{layer}: {status}" if layer else status))
+    pull = Pull()
+    bars = progress if isinstance(progress, Bars) else None
+    drawn_at = 0.0
+    try:
+        for line in objects(chunks):
+            error = _error(line)
+            if error:
+                raise AnswerError(_pull_status(error), error)
+            pull.read(line)
+            now = time.monotonic()
+            if bars is not None and now - drawn_at >= _REDRAW_S:
+                drawn_at = now
+                bars.draw(pull.lines())
+    finally:
+        if bars is not None and drawn_at:
+            bars.draw(())
+    return pull
 
 
 def _pull_status(message: str) -> int:
@@ -92,23 +101,23 @@ def follow_build(chunks: Iterable[bytes], dockerfile: str, progress: Progress | 
         if line.get("id") == buildkit.TRACE:
             for text in trace.read(line.get("aux")):
                 if progress is not None:
-                    progress(_clean(text))
+                    progress(clean(text))
             continue
         error = _error(line)
         if error:
             if trace.failed is not None:
-                step = _clean(trace.failed)
-                tail.extend(_clean(text) for text in trace.tail)
+                step = clean(trace.failed)
+                tail.extend(clean(text) for text in trace.tail)
             where = f"build of {dockerfile}"
             raise EngineError(
                 f"{where}: {step} failed" if step else f"{where} failed",
-                detail=(*((step,) if step else ()), *tail, *_clean(redacted(error)).splitlines()),
+                detail=(*((step,) if step else ()), *tail, *clean(redacted(error)).splitlines()),
             )
         image = table(line.get("aux")).get("ID")
         if image:
             found = str(image)
         for text in str(line.get("stream") or line.get("status") or "").splitlines():
-            shown = _clean(text).rstrip()
+            shown = clean(text).rstrip()
             if not shown:
                 continue
             if _STEP.match(shown):
@@ -126,8 +135,3 @@ def follow_build(chunks: Iterable[bytes], dockerfile: str, progress: Progress | 
 
 def _error(line: Mapping[str, Any]) -> str:
     return str(table(line.get("errorDetail")).get("message") or line.get("error") or "").strip()
-
-
-def _clean(text: str) -> str:
-    """Text of a stranger: no control characters for the terminal, no endless lines."""
-    return "\n".join(_ESCAPES.sub("", line)[:_MAX_LINE] for line in text.splitlines())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.containers.sweep import sweep
+from pytest_envpar.engine.bars import Teller
 from pytest_envpar.engine.select import select_engine
 from pytest_envpar.errors import EnvparError
 from pytest_envpar.images import locking
@@ -61,6 +62,8 @@ class StagePlaces:
         self._lock = threading.Lock()
         self._sweeper: threading.Thread | None = None
         self._cancelled = False
+        # pytest has not started its own output yet.
+        self._tell = Teller()
 
     def begin(self) -> None:
         """Start the first container; meant for a thread. Raises EnvparError, and then leaves nothing behind."""
@@ -70,7 +73,13 @@ class StagePlaces:
             if self._cancelled:
                 engine.cancel()
             self._ground = start.prepare(
-                engine, self._settings, self._stage, owner, self._cache_dir, progress=_tell, mode=self._mode
+                engine,
+                self._settings,
+                self._stage,
+                owner,
+                self._cache_dir,
+                progress=self._tell,
+                mode=self._mode,
             )
             self._site = start.start(self._ground, self._environ)
         except BaseException:
@@ -101,7 +110,7 @@ class StagePlaces:
         if not self._settled:
             self._settled = True
             for line in locking.settle(self._site.ground.locked, must=self._mode != "local"):
-                _tell(line)
+                self._tell(line)
         return self._site
 
     def another(self) -> Site:
@@ -163,9 +172,3 @@ class StagePlaces:
                 self._sweeper.join(SWEEP_S)
             if engine is not None:
                 engine.close()
-
-
-def _tell(line: str) -> None:
-    """Progress of pulls and builds; pytest has not started its own output yet."""
-    sys.stderr.write(f"envpar: {line}\n")
-    sys.stderr.flush()

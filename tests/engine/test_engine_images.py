@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_envpar.engine.docker_api import DockerEngine
+from pytest_envpar.engine.retry import Backoff
 from pytest_envpar.errors import EngineError
 
 if TYPE_CHECKING:
@@ -220,8 +222,9 @@ def test_a_registry_that_refuses(
         # It speaks https to every registry unless it is configured otherwise.
         told = "EOF|TLS|https?"
     answer(_answer(status, b'{"errors": [{"code": "%b", "message": "%b"}]}' % (code.encode(), code.encode())))
-    with pytest.raises(EngineError, match=told):
-        engine.pull(f"{address}/some/image:1")
+    once = DockerEngine(engine.info.url, backoff=Backoff(tries=1))
+    with contextlib.closing(once), pytest.raises(EngineError, match=told):
+        once.pull(f"{address}/some/image:1")
 
 
 def test_a_registry_that_is_not_there(engine: Engine) -> None:
