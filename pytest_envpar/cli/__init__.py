@@ -41,9 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["run"]:
             # Not by argparse: every argument behind "run" is pytest's, whatever it looks like.
-            from pytest_envpar.cli import run
+            from pytest_envpar.session import launch
 
-            return run.run(arguments[1:])
+            # While pytest is imported the engine can work already.
+            launched = launch.early(arguments[1:])
+            try:
+                from pytest_envpar.cli import run
+
+                return run.run(arguments[1:], launched)
+            finally:
+                if launched is not None:
+                    launched.close()
         return _command(arguments)
     except EnvparError as error:
         _complain(error.lines())

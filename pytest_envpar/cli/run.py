@@ -22,6 +22,10 @@ from pytest_envpar.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_envpar.config.model import Settings, Stage
+    from pytest_envpar.images.locking import Mode
+    from pytest_envpar.session.launch import Launch
+
 # Judged inside. Behind the user's own arguments, because of several -o with one name the last one counts.
 _CALM = ("-p", "no:warnings", "-o", "minversion=0", "-o", "required_plugins=", "-o", "pythonpath=")
 
@@ -35,8 +39,17 @@ class TolerantStart:
 
     __name__ = "envpar-tolerant"
 
-    def __init__(self, args: Sequence[str]) -> None:
+    def __init__(self, args: Sequence[str], launched: Launch | None = None) -> None:
         self.args = list(args)
+        self._launched = launched
+
+    def take(self, settings: Settings, stage: Stage, engine: str | None, lock: Mode | None) -> Launch | None:
+        """Hand over what was begun early, if it is what pytest's reading of the command line asks for."""
+        launched, self._launched = self._launched, None
+        if launched is None or launched.serves(settings, stage, engine, lock):
+            return launched
+        launched.close()
+        return None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_parse(self, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -61,15 +74,22 @@ class TolerantStart:
             raise _NotAStage
 
 
-def run(args: Sequence[str]) -> int:
-    """Run pytest with ``args``; returns its exit status. UsageError if ``PYTEST_ADDOPTS`` has an open quote."""
+def run(args: Sequence[str], launched: Launch | None = None) -> int:
+    """Run pytest with ``args``; returns its exit status.
+
+    Args:
+        launched: What was begun before pytest was imported; the caller closes it in any case.
+
+    Raises:
+        UsageError: ``PYTEST_ADDOPTS`` has an open quote.
+    """
     try:
         given = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *args]
     except ValueError as error:
         raise UsageError(f"PYTEST_ADDOPTS cannot be split into arguments: {error}") from None
     if options.short_values(given) or any(arg.startswith(options.STAGE.name) for arg in given):
         try:
-            return _main(host_args(args), [TolerantStart(args)])
+            return _main(host_args(args), [TolerantStart(args, launched)])
         except _NotAStage:
             pass
     return _main([*_ours(), *args], [])

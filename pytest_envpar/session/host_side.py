@@ -94,9 +94,17 @@ def _enter(
     if request is None:
         return None
 
+    from pytest_envpar.session import launch
+
+    settings, stage = launch.configured(config.rootpath, config.invocation_params.dir, request)
+    launched = given.take(settings, stage, request.engine, request.lock) if given is not None else None
+    if launched is None:
+        launched = launch.Launch.begin(settings, stage, request.engine, request.lock)
+
+    # Only now: the engine is busy with the container, and this takes time, too.
     from pytest_envpar.session.stage_run import StageRun
 
-    run = StageRun.prepare(config, request, known)
+    run = StageRun(config, request, launched, known)
     _stand_aside(config, parser, known)
     args.clear()
     config.pluginmanager.register(run, "envpar-run")

@@ -1,14 +1,29 @@
-"""The first container is started beside the host's own start-up: both have work to do."""
+"""From what was asked to a container that is being started, beside the host's own start-up: both have work to do."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from pytest_envpar import options
+from pytest_envpar.config import check_stage, find_config, get_stage, load_settings, refuse_not_yet
+from pytest_envpar.errors import ConfigError, EnvparError, UsageError
+from pytest_envpar.session.signals import Signals
+from pytest_envpar.session.stage_place import StagePlaces
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_envpar.config.model import Settings, Stage
+    from pytest_envpar.images.locking import Mode
 
 T = TypeVar("T")
+
+CANCEL_S = 10.0
 
 
 class Ahead(Generic[T]):
@@ -45,3 +60,106 @@ class Ahead(Generic[T]):
     def abandon(self, timeout_s: float) -> bool:
         """Wait until the work has ended in one way or the other; False if it has not when the time is up."""
         return self._ended.wait(timeout_s)
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """A stage whose first container is being started. Owns all of it until ``end``.
+
+    Args:
+        engine: The engine's URL if the command line named one.
+        lock: How strictly the lock file binds, if the command line says.
+        signals: Handlers that are in place already: from here on there is something to remove.
+    """
+
+    settings: Settings
+    stage: Stage
+    engine: str | None
+    lock: Mode | None
+    places: StagePlaces
+    signals: Signals
+    ahead: Ahead[None]
+
+    @classmethod
+    def begin(cls, settings: Settings, stage: Stage, engine: str | None, lock: Mode | None = None) -> Launch:
+        """Start the first container of ``stage``; returns at once."""
+        signals = Signals(f"stage {stage.name}")
+        places = StagePlaces(settings, stage, engine, options.cache_dir(), dict(os.environ), lock)
+        signals.take()
+        return cls(settings, stage, engine, lock, places, signals, Ahead(places.begin))
+
+    def serves(self, settings: Settings, stage: Stage, engine: str | None, lock: Mode | None) -> bool:
+        """Whether this is what is wanted."""
+        begun = (self.settings.file, self.stage.name, self.engine, self.lock)
+        return begun == (settings.file, stage.name, engine, lock)
+
+    def end(self) -> None:
+        """Remove everything, also what is only being made. Safe to repeat."""
+        self.signals.phase = "ending"
+        if not self.ahead.abandon(0):
+            self.places.cancel()
+            if not self.ahead.abandon(CANCEL_S):
+                sys.stderr.write("envpar: the engine is still busy; the next run removes what it leaves\n")
+        self.places.close()
+
+    def close(self) -> None:
+        """``end``, and the process is as it was."""
+        self.end()
+        self.signals.restore()
+
+
+def configured(root: Path, here: Path, request: options.Request) -> tuple[Settings, Stage]:
+    """The project's configuration and the stage that was asked for.
+
+    Args:
+        root: pytest's root (host): where the search begins.
+        here: The working directory (host).
+
+    Raises:
+        UsageError: There is no such stage, or its configuration is wrong.
+    """
+    # A path outside on the command line moves pytest's root out, too; it is told later, with the project's name.
+    file = find_config(root) or find_config(here)
+    if file is None:
+        raise ConfigError(
+            f"{request.origin}: no stages are configured: neither envpar.toml nor [tool.envpar] in pyproject.toml "
+            f"was found in {root} or above",
+            hint=f"add a table [tool.envpar.stages.{request.stage}] with an image; see `envpar init`",
+        )
+    settings = load_settings(file)
+    stage = get_stage(settings, request.stage)
+    refuse_not_yet(settings, stage)
+    check_stage(stage)
+    if here != settings.root and settings.root not in here.parents:
+        raise UsageError(
+            f"{request.origin}: the working directory {here} is outside of the project {settings.root}",
+            hint="run pytest inside the project: what lies outside is not in the container",
+        )
+    return settings, stage
+
+
+def early(args: Sequence[str], environ: Mapping[str, str] | None = None) -> Launch | None:
+    """Begin before pytest is imported, where the command line leaves no doubt about the stage.
+
+    What it begins is a guess: pytest's own reading of the command line comes later and decides. Whatever is wrong is
+    left for then, so that it is told in one way only.
+
+    Args:
+        args: The command line for pytest.
+        environ: The environment; this process's own by default.
+    """
+    ours = [arg for arg in args if arg.startswith("--env")]
+    named = [arg.partition("=") for arg in ours]
+    plain = all(name in (options.SHORT.name, options.STAGE.name) and value for name, _, value in named)
+    passive = {"-h", "--help", "--version", "-V", "--markers", "--"}
+    if len(named) != 1 or not plain or passive.intersection(args):
+        return None
+    if "--env" in (os.environ if environ is None else environ).get("PYTEST_ADDOPTS", ""):
+        return None
+    here = Path.cwd()
+    try:
+        request = options.Request(named[0][2], ours[0], None, tuple(args), module=False)
+        settings, stage = configured(here, here, request)
+    except (EnvparError, OSError):
+        return None
+    return Launch.begin(settings, stage, None)

@@ -35,6 +35,7 @@ class Inside:
         self._autostart = bool(options["autostart"])
         self._deselected: List[Any] = []
         self._serializer: Optional[Serializer] = None
+        self._reporter: Optional[QuietReporter] = None
 
     # --- options -------------------------------------------------------------------------------------------------
 
@@ -75,7 +76,7 @@ class Inside:
             writer.fullwidth = int(self._options["width"])
             return
         sink = TextSink(lambda where, text: self._channel.send(wire.Text(where, text)))
-        reporter = QuietReporter(config, sink)
+        reporter = self._reporter = QuietReporter(config, sink)
         manager.unregister(name="terminalreporter")
         manager.register(reporter, "terminalreporter")
         writer = reporter._tw
@@ -219,6 +220,8 @@ class Inside:
         if self._live:
             _flush_output()
         if serializer.is_plain(report):
+            if self._reporter is not None:
+                self._reporter.plain = report
             self._channel.send_encoded(
                 wire.encode_passed(self._current, report.when, report.start, report.stop, report.duration)
             )

@@ -37,6 +37,8 @@ class QuietReporter(TerminalReporter):  # type: ignore[misc]  # final in newer r
     def __init__(self, config: Any, sink: TextSink) -> None:
         super().__init__(config, sink)  # type: ignore[arg-type]
         self.sink = sink
+        self.plain: Any = None
+        """A report of which it is known already that it says no more than that a phase passed."""
 
     def ensure_newline(self) -> None:
         # Only the host knows whether its line has an end.
@@ -72,8 +74,11 @@ class QuietReporter(TerminalReporter):  # type: ignore[misc]  # final in newer r
         pass
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        status = self.config.hook.pytest_report_teststatus(report=report, config=self.config)
-        self._add_stats(status[0], [report])
+        if report is self.plain:
+            category = "passed" if report.when == "call" else ""
+        else:
+            category = self.config.hook.pytest_report_teststatus(report=report, config=self.config)[0]
+        self._add_stats(category, [report])
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         pass
