@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine
 
 Cause = Literal[
+    "occupied",
     "platform",
     "mismatch",
     "limited",
@@ -29,12 +30,14 @@ Cause = Literal[
     "unreliable",
     "other",
 ]
-"""Why: of another platform, other bytes than the digest, rate limited, a certificate that is not trusted, no right to
-it, not there, a registry that does not answer, one that answers with errors of its own, none of these."""
+"""Why: on the engine for another platform under that digest, not for the platform, other bytes than the digest, rate
+limited, a certificate that is not trusted, no right to it, not there, a registry that does not answer, one that answers
+with errors of its own, none of these."""
 
 # In this order: Docker Hub answers "pull access denied ... repository does not exist" to both, and a refused
 # certificate is told in the words of a failed connection.
 _SIGNS: Mapping[Cause, re.Pattern[str]] = {
+    "occupied": re.compile("cannot overwrite digest"),
     "platform": re.compile(
         "no matching manifest|no image found in (manifest list|image index)|choosing an image from manifest list|"
         "does not match the specified platform|no match for platform|invalid platform|"
@@ -105,6 +108,10 @@ def refusal(
     others = "" if engine is None else f"; {_local_hint(engine, reference)}"
     whose, absent = ("", "") if direct else ("engine's ", ", and the engine does not have the image")
     message, hint = {
+        "occupied": (
+            f"{where} is on the engine for another platform than {asked}, and it keeps one for each digest",
+            f"docker image rm {reference}; then run this again; or name the platform's own digest",
+        ),
         "platform": (
             f"{where} does not exist for the platform {asked}",
             f"change 'platform' of the stage, or use an image built for {asked}",

@@ -1,0 +1,254 @@
+"""Engines and real registries: one that anybody may use, two with TLS and a user each."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import resource
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from servers import Front, Registry, own_address, serving
+
+from pytest_envpar.config.model import Stage
+from pytest_envpar.engine.docker_api import DockerEngine
+from pytest_envpar.engine.podman_service import PodmanService
+from pytest_envpar.engine.retry import Backoff
+from pytest_envpar.errors import EngineError
+from pytest_envpar.images.resolve import resolve
+
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
+sys.path.insert(0, str(FIXTURES))
+
+from provision import SetupError  # noqa: E402
+from provision import registry as provided  # noqa: E402
+from provision.machine import Machine  # noqa: E402
+
+sys.path.remove(str(FIXTURES))
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from images import Pushed, Pusher
+
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.images.pinned import PinnedImage
+
+DOCKER = "unix:///var/run/docker.sock"
+QUICK = Backoff(tries=4, first_s=0.05)
+
+
+def missing(what: str) -> None:
+    """Skip on a user's machine, fail in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} (a failure because CI is set)", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    """The registry program."""
+    try:
+        return provided.ensure(Machine.this(say=lambda _: None))
+    except SetupError as error:
+        missing("\n".join(error.lines()))
+        raise
+
+
+@pytest.fixture(scope="session")
+def plain(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry on the loopback that anybody may use."""
+    with serving(program, tmp_path_factory.mktemp("plain") / "r") as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def address() -> str:
+    """An address of this machine where engines insist on TLS."""
+    found = own_address()
+    if found is None or shutil.which("openssl") is None:
+        missing("no address beyond the loopback, or no openssl")
+        raise AssertionError
+    return found
+
+
+@pytest.fixture(scope="session")
+def first(program: Path, address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry with TLS for the user ``one``."""
+    with serving(
+        program, tmp_path_factory.mktemp("one") / "r", address=address, user="one", tls=True
+    ) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def second(program: Path, address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry with TLS for the user ``two``."""
+    with serving(
+        program, tmp_path_factory.mktemp("two") / "r", address=address, user="two", tls=True
+    ) as registry:
+        yield registry
+
+
+@pytest.fixture
+def trusted() -> Iterator[Callable[[Registry, str], None]]:
+    """``trusted(registry, folder)`` lets an engine of this machine trust it, as its documentation says."""
+    made: list[Path] = []
+
+    def trust(registry: Registry, folder: str = "/etc/docker/certs.d") -> None:
+        assert registry.cafile is not None
+        target = Path(folder, registry.host)
+        try:
+            target.mkdir(parents=True)
+            made.append(target)
+            shutil.copy(registry.cafile, target / "ca.crt")
+        except PermissionError as error:
+            missing(f"certificates of engines belong to root: {error}")
+
+    yield trust
+    for target in made:
+        shutil.rmtree(target)
+        with contextlib.suppress(OSError):
+            target.parent.rmdir()
+
+
+@pytest.fixture
+def front(plain: Registry) -> Iterator[Front]:
+    """A front before the registry that anybody may use."""
+    with contextlib.closing(Front(plain)) as made:
+        yield made
+
+
+@pytest.fixture
+def docker_config(tmp_path: Path) -> Path:
+    """The user's Docker configuration folder."""
+    folder = tmp_path / "docker-config"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def configured(docker_config: Path) -> Callable[..., None]:
+    """``configured(**keys)`` writes the user's Docker configuration."""
+
+    def write(**content: Any) -> None:
+        (docker_config / "config.json").write_text(json.dumps(content), encoding="utf-8")
+
+    return write
+
+
+@pytest.fixture
+def docker(docker_config: Path) -> Iterator[DockerEngine]:
+    """The Docker daemon of this machine, with quick retries."""
+    try:
+        engine = DockerEngine(DOCKER, docker_config=docker_config, backoff=QUICK)
+    except EngineError as error:
+        missing(f"no docker: {error}")
+        raise
+    with contextlib.closing(engine):
+        yield engine
+
+
+@pytest.fixture
+def podman(docker_config: Path, tmp_path: Path) -> Iterator[DockerEngine]:
+    """A Podman service of our own, with quick retries, that speaks plain HTTP to registries on the loopback."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    lines = []
+    if 0 <= hard < 1 << 20:
+        lines += ["[containers]", f'default_ulimits = ["nofile={min(4096, hard)}:{min(4096, hard)}"]']
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        lines += ["[engine]", 'runtime = "runc"']
+    (tmp_path / "containers.conf").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    registries = tmp_path / "registries.conf"
+    registries.write_text(
+        '[[registry]]\nprefix = "127.0.0.1"\nlocation = "127.0.0.1"\ninsecure = true\n', encoding="utf-8"
+    )
+    environ = {
+        **os.environ,
+        "CONTAINERS_CONF": str(tmp_path / "containers.conf"),
+        "CONTAINERS_REGISTRIES_CONF": str(registries),
+    }
+    try:
+        service = PodmanService.start(environ)
+    except EngineError as error:
+        missing(f"no podman: {error}")
+        raise
+    with contextlib.closing(service):
+        engine = DockerEngine(service.url, docker_config=docker_config, backoff=QUICK, ours=True)
+        with contextlib.closing(engine):
+            yield engine
+
+
+@dataclasses.dataclass
+class Case:
+    """A repository of its own on the registry that anybody may use, and whose images go afterwards."""
+
+    engine: Engine
+    registry: Registry
+    name: str
+    host: str
+    made: list[str]
+
+    @property
+    def pusher(self) -> Pusher:
+        return self.registry.pusher
+
+    def push(self, *layers: bytes, tag: str = "1", platform: str = "linux/amd64") -> Pushed:
+        """Push an image of these layers, by default of one that nobody else has."""
+        return self.pusher.image(self.name, tag, *(layers or (secrets.token_bytes(64),)), platform=platform)
+
+    def reference(self, tag: str = "1", *, digest: str | None = None) -> str:
+        """The reference of what was pushed."""
+        return self.noted(f"{self.host}/{self.name}" + (f"@{digest}" if digest else f":{tag}"))
+
+    def noted(self, reference: str) -> str:
+        """``reference``, which is removed from the engine afterwards."""
+        self.made.append(reference)
+        return reference
+
+    def stage(self, reference: str | None = None, **keys: Any) -> Stage:
+        """A stage with this image."""
+        return Stage("qa", image=reference or self.reference(), **keys)
+
+    def resolve(self, stage: Stage | None = None, **named: Any) -> PinnedImage:
+        """Resolve a stage; what it is pinned to is removed afterwards."""
+        pinned = resolve(self.engine, stage or self.stage(), Path("/nowhere"), **named)
+        self.made.append(pinned.image_id)
+        return pinned
+
+
+@pytest.fixture
+def make_case() -> Iterator[Callable[..., Case]]:
+    """``make_case(engine, registry, host=...)``: a repository; ``host`` if it is reached through a front."""
+    cases: list[Case] = []
+
+    def make(engine: Engine, registry: Registry, *, host: str | None = None) -> Case:
+        case = Case(engine, registry, f"test/{secrets.token_hex(6)}", host or registry.host, [])
+        cases.append(case)
+        return case
+
+    yield make
+    for case in cases:
+        for each in reversed(case.made):
+            with contextlib.suppress(EngineError):
+                case.engine.remove_image(each, force=True)
+        listed = case.engine.list_images({})
+        assert not [each for each in listed if case.name in each.name], case.name
+
+
+@pytest.fixture
+def case(docker: DockerEngine, plain: Registry, make_case: Callable[..., Case]) -> Case:
+    """A repository on the registry that anybody may use, for Docker."""
+    return make_case(docker, plain)
+
+
+@pytest.fixture
+def fronted(docker: DockerEngine, plain: Registry, front: Front, make_case: Callable[..., Case]) -> Case:
+    """The same behind :func:`front`."""
+    return make_case(docker, plain, host=front.host)
