@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_envpar.ledger import Ledger
+
 # Rules for help texts, after pytest's own: a whole sentence, no default where it is "off", the metavar in the text.
 Kind = Literal["value", "flag", "optional"]
 
@@ -328,3 +330,27 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     source = os.environ if environ is None else environ
     base = source.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "pytest-envpar"
+
+
+def ledger_path(environ: Mapping[str, str] | None = None) -> Path:
+    """The file of the ledger (host): ``ENVPAR_LEDGER``, or ``ledger.sqlite3`` in the cache folder."""
+    source = os.environ if environ is None else environ
+    named = source.get("ENVPAR_LEDGER")
+    return Path(named).expanduser().absolute() if named else cache_dir(source) / "ledger.sqlite3"
+
+
+def open_ledger(environ: Mapping[str, str] | None = None) -> Ledger:
+    """The user's ledger, with the limit that ``ENVPAR_LEDGER_MAX_BYTES`` gives; the caller closes it.
+
+    Raises:
+        UsageError: The limit is not a number of bytes.
+    """
+    from pytest_envpar.ledger import MAX_BYTES, Ledger
+
+    source = os.environ if environ is None else environ
+    text = source.get("ENVPAR_LEDGER_MAX_BYTES", "").strip()
+    if text and not (text.isascii() and text.isdigit()):
+        raise UsageError(
+            f"ENVPAR_LEDGER_MAX_BYTES={text!r} is not a number of bytes", hint=f"for example {MAX_BYTES}"
+        )
+    return Ledger(ledger_path(source), max_bytes=int(text) if text else MAX_BYTES)
