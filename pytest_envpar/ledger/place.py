@@ -117,10 +117,10 @@ class Place:
         import filelock
 
         try:
-            with filelock.FileLock(f"{self.path}.lock", timeout=_LOCK_S):
+            with filelock.FileLock(f"{self.path}.guard", timeout=_LOCK_S):
                 yield
         except filelock.Timeout:
-            raise UnusableError(f"{self.path}.lock is held by another process") from None
+            raise UnusableError(f"{self.path}.guard is held by another process") from None
 
     def _free(self) -> Path:
         names = [
