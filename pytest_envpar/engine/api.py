@@ -62,7 +62,8 @@ class EngineInfo:
 class ImageInfo:
     """An image as the engine knows it.
 
-    ``layers`` are diff IDs, bottom first; ``digests`` are ``name@sha256:…``.
+    ``layers`` are diff IDs, bottom first; ``digests`` are ``name@sha256:…``; ``created`` is RFC 3339, as the engine
+    writes it.
     """
 
     id: str
@@ -79,6 +80,26 @@ class ImageInfo:
     cmd: tuple[str, ...]
     volumes: tuple[str, ...]
     labels: Mapping[str, str]
+    created: str = ""
+    size_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class HistoryEntry:
+    """One step of an image's history.
+
+    Args:
+        created_by: The step in its builder's own words.
+        size_bytes: What it added. 0 may be a step without a layer, or one whose layer holds no file's content.
+        image_id: The image that it ended with, if this engine built it; empty if not. Podman's may be that of another
+            step.
+        comment: What the builder or an import noted.
+    """
+
+    created_by: str
+    size_bytes: int
+    image_id: str = ""
+    comment: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +261,10 @@ class Engine(Protocol):
 
     def inspect_image(self, reference: str) -> ImageInfo | None:
         """The image with this reference or id; ``None`` if the engine does not have it."""
+        ...
+
+    def image_history(self, image: str) -> tuple[HistoryEntry, ...]:
+        """The steps that made an image, the first one first (``GET /images/{name}/history``)."""
         ...
 
     def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_envpar.engine.api import ImageInfo, Listed, Progress, RemoteImage
+    from pytest_envpar.engine.api import HistoryEntry, ImageInfo, Listed, Progress, RemoteImage
     from pytest_envpar.engine.connection import TlsFiles
 
 _SPOOL_BYTES = 8 << 20
@@ -50,6 +50,9 @@ class DockerImages(Calls):
             return parse.image_info(self._json("GET", f"/images/{reference}/json", f"image {reference}"))
         except NotFoundError:
             return None
+
+    def image_history(self, image: str) -> tuple[HistoryEntry, ...]:
+        return parse.image_history(self._json("GET", f"/images/{image}/history", f"image {image}"))
 
     def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:
         attempt = 0

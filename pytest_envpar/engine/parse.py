@@ -16,6 +16,7 @@ from pytest_envpar.engine.api import (
     ContainerInfo,
     ContainerSpec,
     EngineInfo,
+    HistoryEntry,
     ImageInfo,
     LayerFolders,
     Listed,
@@ -153,6 +154,21 @@ def image_info(answer: Any) -> ImageInfo:
         cmd=texts(config.get("Cmd")),
         volumes=tuple(sorted(table(config.get("Volumes")))),
         labels=labels(config.get("Labels")),
+        created=str(data.get("Created") or ""),
+        size_bytes=data["Size"] if isinstance(data.get("Size"), int) else None,
+    )
+
+
+def image_history(answer: Any) -> tuple[HistoryEntry, ...]:
+    """``GET /images/{name}/history``, which has the last step first."""
+    return tuple(
+        HistoryEntry(
+            created_by=str(each.get("CreatedBy") or ""),
+            size_bytes=int(each.get("Size") or 0),
+            image_id="" if each.get("Id") in (None, "", "<missing>") else image_id(each.get("Id")),
+            comment=str(each.get("Comment") or ""),
+        )
+        for each in map(table, reversed(rows(answer)))
     )
 
 

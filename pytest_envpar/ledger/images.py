@@ -120,7 +120,15 @@ class Images:
 
         return self._database.write(write, False)
 
-    def get(self, id: str) -> ImageRecord | None:  # noqa: A002 - what it is called everywhere
+    def touch(self, id: str) -> None:  # noqa: A002 - what it is called everywhere
+        """Note that an image was seen again."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE image SET seen = ? WHERE id = ?", (time.time(), storable(id)))
+
+        self._database.write(write, None)
+
+    def get(self, id: str) -> ImageRecord | None:  # noqa: A002 - as above
         """The image with this id; ``None`` if it was never seen."""
         return self._database.read(lambda connection: _image(connection, id), None)
 

@@ -14,7 +14,8 @@ import pytest
 
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.retry import Backoff
-from pytest_envpar.errors import EngineError
+from pytest_envpar.errors import EngineError, NotFoundError
+from pytest_envpar.images.lineage import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -233,3 +234,37 @@ def test_a_registry_that_is_not_there(engine: Engine) -> None:
     with pytest.raises(EngineError, match=r"(?i)refused") as caught:
         engine.pull(f"127.0.0.1:{port}/some/image:1")
     assert f"127.0.0.1:{port}/some/image:1" in caught.value.message
+
+
+def test_an_images_history(engine: Engine, base_name: str, run_labels: Mapping[str, str]) -> None:
+    steps = (
+        "ENV A=1",
+        "RUN mkdir /made",
+        "RUN true",
+        "WORKDIR /new",
+        "WORKDIR /new",
+        "COPY data.txt /data.txt",
+    )
+    dockerfile = "\n".join((f"FROM {base_name}", *steps, ""))
+    base = engine.inspect_image(base_name)
+    assert base is not None
+    made = engine.build(context(dockerfile), dockerfile="Dockerfile", tag=None, labels=run_labels)
+    try:
+        image = engine.inspect_image(made)
+        assert image is not None
+        record = describe(engine, image)
+        assert image.created
+        assert record.size_bytes
+    finally:
+        engine.remove_image(made)
+    assert [layer.diff_id for layer in record.layers] == list(image.layers)
+    told = [layer.instruction for layer in record.layers[len(base.layers) :]]
+    # Podman's builder makes a layer of what changes nothing, and none of a new working directory.
+    middle = "RUN true" if engine.info.kind == "podman" else "WORKDIR /new"
+    assert [text.partition(":")[0] for text in told] == ["RUN mkdir /made", middle, "COPY file"]
+    assert [layer.size_bytes is not None for layer in record.layers] == [True] * len(record.layers)
+
+
+def test_the_history_of_what_is_not_there(engine: Engine) -> None:
+    with pytest.raises(NotFoundError):
+        engine.image_history("envpar-test-absent:1")
