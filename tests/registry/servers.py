@@ -244,8 +244,9 @@ class Front:
         else:
             connection = http.client.HTTPConnection(self._to.host, timeout=30)
         with contextlib.closing(connection):
+            # Docker sends several lines of Accept in any order; the first alone may ask for an older form.
             kept = {
-                key: handler.headers[key]
+                key: ", ".join(handler.headers.get_all(key, ()))
                 for key in ("Accept", "Authorization", "Range")
                 if key in handler.headers
             }

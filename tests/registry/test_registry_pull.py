@@ -35,7 +35,7 @@ def test_a_tag_becomes_a_digest(case: Case) -> None:
     pinned = case.resolve(progress=told.append)
     assert (pinned.digest, pinned.image_id, pinned.local) == (pushed.digest, pushed.image_id, False)
     assert pinned.platform == "linux/amd64"
-    assert pinned.short() == f"{case.host}/{case.name}@{pushed.digest[:19]}"
+    assert pinned.short() == f"{case.reference()}@{pushed.digest[:19]}"
     assert told[0] == f"pulling {case.reference()}"
     assert re.fullmatch(rf"pulled {re.escape(case.reference())} \(1 layer.*\) in \d+\.\d s", told[1])
     assert len(told) == 2
