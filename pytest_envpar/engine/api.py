@@ -289,10 +289,24 @@ class Engine(Protocol):
         args: Mapping[str, str] = _NO_LABELS,
         labels: Mapping[str, str] = _NO_LABELS,
         platform: str | None = None,
+        buildkit: bool = True,
         progress: Progress | None = None,
     ) -> str:
         """Build from a tar stream and return the image id. A failed step raises EngineError whose ``detail``
-        has the failing step and the tail of its output. ``dockerfile`` is its path inside the tar."""
+        has the failing step and the tail of its output. ``dockerfile`` is its path inside the tar; ``buildkit``
+        says whether an engine that has BuildKit may use it."""
+        ...
+
+    def create_layer(self, image: ImageInfo, spec: ContainerSpec) -> str:
+        """Create a container whose changes :meth:`commit_layer` makes an image of, and return its id.
+
+        It is configured as ``image`` is, so that nothing of it gets into the new one; of ``spec`` count the entrypoint,
+        labels, name, mounts, network, platform and runtime."""
+        ...
+
+    def commit_layer(self, container: str, image: ImageInfo, *, tag: str, labels: Mapping[str, str]) -> None:
+        """Make ``tag``: ``image`` with one more layer, what is different in ``container``. The configuration is that of
+        ``image`` but for added ``labels``."""
         ...
 
     def tag_image(self, image: str, tag: str) -> None: ...

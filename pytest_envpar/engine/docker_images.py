@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import os
+import re
 import tempfile
 import threading
 import time
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
-from pytest_envpar.engine import parse, registry_auth
+from pytest_envpar.engine import layers, parse, registry_auth
 from pytest_envpar.engine import progress as progress_lines
 from pytest_envpar.engine.calls import Calls, label_filter
 from pytest_envpar.engine.retry import Backoff, may_pass
@@ -21,10 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_envpar.engine.api import HistoryEntry, ImageInfo, Listed, Progress, RemoteImage
+    from pytest_envpar.engine.api import ContainerSpec, HistoryEntry, ImageInfo, Listed, Progress, RemoteImage
     from pytest_envpar.engine.connection import TlsFiles
 
 _SPOOL_BYTES = 8 << 20
+_OTHER_BUILDER = re.compile(
+    r"requires BuildKit|buildkit .{0,20}not (supported|enabled|available)|(invalid|unsupported) .{0,20}builder version",
+    re.IGNORECASE,
+)
+_LIBPOD = "/v4.0.0/libpod"
+_JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -90,6 +99,7 @@ class DockerImages(Calls):
         args: Mapping[str, str] = _NOTHING,
         labels: Mapping[str, str] = _NOTHING,
         platform: str | None = None,
+        buildkit: bool = True,
         progress: Progress | None = None,
     ) -> str:
         query = {
@@ -111,19 +121,58 @@ class DockerImages(Calls):
         if auth:
             headers["X-Registry-Config"] = auth
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+            pieces = _copied(context, spool)
+            newer = query | {"version": "2"}
             try:
-                found = self._build(dockerfile, query, headers, _copied(context, spool), progress)
+                first = newer if buildkit and self._info.kind == "docker" else query
+                found = self._build(dockerfile, first, headers, pieces, progress)
             except EngineError as error:
-                # The classic builder comes first: BuildKit gets registry credentials only through a session.
-                if self._info.kind != "docker" or not any("requires BuildKit" in x for x in error.detail):
+                said = "\n".join((error.message, *error.detail)).replace(dockerfile, "")
+                if self._info.kind != "docker" or not _OTHER_BUILDER.search(said):
                     raise
-                again = query | {"version": "2"}
-                found = self._build(dockerfile, again, headers, _replayed(spool), progress)
+                # The engine has no BuildKit; or a Dockerfile that BuildKit was not to have needs it.
+                again = query if buildkit else newer
+                found = self._build(
+                    dockerfile, again, headers, itertools.chain(_replayed(spool), pieces), progress
+                )
         # What the build says of its id is cut short on some engines; the image itself says all of it.
         image = self.inspect_image(tag or found or "")
         if image is None:
             raise EngineError(f"build of {dockerfile}: the engine ended without an image")
         return image.id
+
+    def create_layer(self, image: ImageInfo, spec: ContainerSpec) -> str:
+        doing = f"container of image {spec.image}"
+        query = {"name": spec.name} if spec.name else {}
+        if self._info.kind == "podman":
+            # Through its Docker API its own variables would get into the container's, and with them into the image.
+            with translated(doing, self._url):
+                answer: Any = self._http.request(
+                    "POST",
+                    f"{_LIBPOD}/containers/create",
+                    headers=_JSON,
+                    body=json.dumps(layers.podman_body(image, spec)).encode(),
+                ).json()
+        else:
+            if spec.platform:
+                query["platform"] = spec.platform
+            body = layers.docker_body(image, spec)
+            answer = self._json("POST", "/containers/create", doing, query=query, body=body)
+        return str(parse.table(answer).get("Id") or "")
+
+    def commit_layer(self, container: str, image: ImageInfo, *, tag: str, labels: Mapping[str, str]) -> None:
+        doing = f"image {tag}"
+        had = parse.container_info(self._json("GET", f"/containers/{container}/json", doing)).labels
+        # What says whose the container is would get into the image, and cannot be taken out again.
+        labels = {**{key: "" for key in had if key not in image.labels}, **labels}
+        repository, _, version = tag.rpartition(":")
+        query = {"container": container, "repo": repository, "tag": version}
+        body: Mapping[str, Any] = {}
+        if self._info.kind == "podman":
+            query["changes"] = layers.podman_changes(image, labels)
+        else:
+            body = layers.docker_config(image, labels)
+        self._json("POST", "/commit", doing, query=query, body=body)
 
     def tag_image(self, image: str, tag: str) -> None:
         name, _, version = tag.rpartition(":")
@@ -195,7 +244,11 @@ def _copied(pieces: Iterable[bytes], spool: IO[bytes]) -> Iterator[bytes]:
 
 
 def _replayed(spool: IO[bytes]) -> Iterator[bytes]:
-    """What was kept in ``spool``; all of it, since a builder reads its whole context before the first step."""
-    spool.seek(0)
-    while piece := spool.read(_SPOOL_BYTES):
+    """What was kept in ``spool`` so far; what is copied to it later goes behind it."""
+    at, end = 0, spool.tell()
+    while at < end:
+        spool.seek(at)
+        piece = spool.read(min(_SPOOL_BYTES, end - at))
+        at += len(piece)
         yield piece
+    spool.seek(0, os.SEEK_END)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
-from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import filelock
-
 from pytest_envpar.errors import ConnectionLostError, EngineError, ImageError
+from pytest_envpar.images import dockerfile as dockerfiles
 from pytest_envpar.images import tarstream
-from pytest_envpar.images.context import Context, base_references, read_context
-from pytest_envpar.images.pinned import PinnedImage, pin, same_platform
+from pytest_envpar.images.context import Context, memory_of, read_context
+from pytest_envpar.images.fetch import pull_reference
+from pytest_envpar.images.lockfile import LOCAL
+from pytest_envpar.images.pinned import PinnedImage, parse_reference, pin, same_platform
+from pytest_envpar.images.pinned import repository as repository_of
 from pytest_envpar.images.tags import CACHE, INPUT, KIND, PROJECT, STAGE, USER, build_repository
+from pytest_envpar.images.turns import one_at_a_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from pytest_envpar.config.model import Build, Stage
     from pytest_envpar.engine.api import Engine, ImageInfo, Progress
@@ -34,11 +35,13 @@ def resolve_build(
     progress: Progress | None,
     owner_labels: Mapping[str, str],
     leave_out: tuple[Path, ...] = (),
+    locked_bases: Mapping[str, str] = MappingProxyType({}),
 ) -> PinnedImage:
     """The image of a ``build`` stage; see :func:`pytest_envpar.images.resolve.resolve`."""
     context = _read(stage, build, leave_out)
     inputs = _inputs(stage, build, context)
-    bases = bases_of(build)
+    told = _parsed(build)
+    bases = told.bases
     repository = build_repository(project_root.name, stage.name)
 
     def tag_now() -> str:
@@ -49,11 +52,15 @@ def resolve_build(
     tag = tag_now()
     info = engine.inspect_image(tag)
     if info is None:
-        with _one_builder(engine, tag, progress):
+        _refuse_sessions(stage, build, told)
+        _fetch_bases(engine, stage, build, bases, locked_bases, progress)
+        tag = tag_now()
+        with one_at_a_time(engine, tag, progress):
             info = engine.inspect_image(tag)
             if info is None:
-                _build(engine, stage, build, context, tag, _labels(stage, owner_labels, inputs), progress)
-                # The build may have fetched a base: the next run will see its id and ask for this tag.
+                labels = _labels(stage, owner_labels, inputs)
+                _build(engine, stage, build, context, tag, labels, progress, buildkit=_for_buildkit(bases))
+                # The build may have fetched a base that the text does not tell: the next run asks for this tag.
                 later = tag_now()
                 if later != tag:
                     engine.tag_image(tag, later)
@@ -111,7 +118,7 @@ def _unreadable(stage: Stage, build: Build, error: OSError) -> ImageError:
 
 def _inputs(stage: Stage, build: Build, context: Context) -> str:
     try:
-        content = context.digest()
+        content = context.digest(memory_of(build.context, build.dockerfile))
     except OSError as error:
         raise _unreadable(stage, build, error) from error
     return _hash(
@@ -127,8 +134,58 @@ def _inputs(stage: Stage, build: Build, context: Context) -> str:
 
 def bases_of(build: Build) -> tuple[str, ...]:
     """The images that the Dockerfile starts from, as it names them."""
+    return _parsed(build).bases
+
+
+def _parsed(build: Build) -> dockerfiles.Dockerfile:
     text = build.dockerfile.read_text(encoding="utf-8", errors="replace")
-    return base_references(text, build.args.items())
+    return dockerfiles.parse(text, build.args.items(), build.target)
+
+
+def _refuse_sessions(stage: Stage, build: Build, told: dockerfiles.Dockerfile) -> None:
+    """What needs a client that answers the builder's questions; without one a secret would be an empty file."""
+    if told.session:
+        lines = ", ".join(f"line {line}: type={kind}" for line, kind in told.session)
+        raise ImageError(
+            f"stage {stage.name!r}: {build.dockerfile} mounts secrets or ssh keys, which is not supported ({lines})",
+            hint="fetch what needs a secret outside of the build and COPY it in, or build the image yourself and name "
+            f"it with 'image' in [tool.envpar.stages.{stage.name}]",
+        )
+
+
+def _fetch_bases(
+    engine: Engine,
+    stage: Stage,
+    build: Build,
+    bases: tuple[str, ...],
+    locked: Mapping[str, str],
+    progress: Progress | None,
+) -> None:
+    """Pull the bases that the engine lacks, each in the locked state if there is one.
+
+    BuildKit would pull them itself, and has no credentials: it asks for them through a session.
+    """
+    for reference in bases:
+        try:
+            parsed = parse_reference(reference)
+        except ValueError:
+            continue  # the builder says it best
+        if not parsed.name or engine.inspect_image(reference) is not None:
+            continue
+        where = f"stage {stage.name!r}: {build.dockerfile}: base image {reference}"
+        digest = locked.get(reference)
+        if digest is None or digest.startswith(LOCAL) or parsed.digest is not None:
+            pull_reference(engine, stage, reference, progress, where=where)
+        else:
+            exact = f"{repository_of(reference)}@{digest}"
+            pull_reference(engine, stage, exact, progress, where=where)
+            # The engine has nothing under this name, so that nothing of the user's moves.
+            engine.tag_image(exact, f"{repository_of(reference)}:{parsed.tag}")
+
+
+def _for_buildkit(bases: tuple[str, ...]) -> bool:
+    """Whether BuildKit knows all of these: it has no images by id."""
+    return not any(reference.startswith("sha256:") for reference in bases)
 
 
 def _hash(value: Mapping[str, object]) -> str:
@@ -149,6 +206,8 @@ def _build(
     tag: str,
     labels: Mapping[str, str],
     progress: Progress | None,
+    *,
+    buildkit: bool,
 ) -> None:
     if progress is not None:
         progress(f"building {tag} from {build.dockerfile}")
@@ -161,6 +220,7 @@ def _build(
             args=build.args,
             labels=labels,
             platform=stage.platform,
+            buildkit=buildkit,
             progress=progress,
         )
     except ConnectionLostError:
@@ -171,36 +231,3 @@ def _build(
             hint=error.hint,
             detail=error.detail,
         ) from error
-
-
-@contextlib.contextmanager
-def _one_builder(engine: Engine, tag: str, progress: Progress | None) -> Iterator[None]:
-    """Hold the right to build ``tag`` on this engine among all processes of this user."""
-    name = hashlib.sha256(f"{engine.info.id} {tag}".encode()).hexdigest()[:16]
-    # The lock file stays: removing it would let two processes lock two files of one name.
-    lock = filelock.FileLock(_lock_folder() / f"build-{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        if progress is not None:
-            progress(f"waiting for another process that builds {tag}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _lock_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or ""
-    cache = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    folder = cache / "pytest-envpar" / "locks"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OSError, RuntimeError):
-        # A user without a writable home, as in many CI containers.
-        folder = Path(tempfile.gettempdir()) / f"pytest-envpar-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-    return folder

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import marshal
 import os
-import posixpath
-import re
 import stat
-from pathlib import Path
+import time
 from typing import TYPE_CHECKING
 
+from pytest_envpar.images.digests import Digests, times
+from pytest_envpar.images.ignore import IgnoreRules
 from pytest_envpar.images.tarstream import Entry, directory
+from pytest_envpar.images.turns import writable_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
 
 # Not the epoch: building a wheel or a zip from files older than 1980 fails.
 _MTIME_S = 1_000_000_000
 _OUTSIDE_DOCKERFILE = ".envpar.Dockerfile"
-_PIECE = 1024 * 1024
+_TYPE = 0o170000
+
+Row = tuple[str, int, int, int, int, int, int]
+"""A path in the context: name, type and mode as the kernel has them, then what tells whether it is still the same (see
+:data:`~pytest_envpar.images.digests.Times`; zeros for a directory).
+
+Not a class: there are many, and a run that finds nothing changed does nothing but make them.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,27 +41,90 @@ class Context:
     """A context as it will be sent.
 
     Args:
-        entries: Archive members, sorted by name.
+        folder: The folder (host).
+        rows: What is in it, in the order in which it was found.
         dockerfile: The Dockerfile's name inside the archive.
+        outside: The Dockerfile's content, if it does not lie in the folder.
+        began_ns: When the folder was looked at, in nanoseconds since the epoch.
     """
 
-    entries: tuple[Entry, ...]
+    folder: Path
+    rows: tuple[Row, ...]
     dockerfile: str
+    outside: bytes | None
+    began_ns: int
 
-    def digest(self) -> str:
-        """Hash of names, types, modes, link targets and contents."""
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Archive members, sorted by name."""
+        made = [self._entry(row) for row in self.rows]
+        if self.outside is not None:
+            size = len(self.outside)
+            made.append(
+                Entry(_OUTSIDE_DOCKERFILE, "file", 0o644, mtime=_MTIME_S, size=size, data=self.outside)
+            )
+        return tuple(sorted(made, key=lambda entry: os.fsencode(entry.name)))
+
+    def _entry(self, row: Row) -> Entry:
+        name, mode, size = row[:3]
+        path = self.folder / name
+        if stat.S_ISDIR(mode):
+            return directory(name, stat.S_IMODE(mode), mtime=_MTIME_S)
+        if stat.S_ISLNK(mode):
+            return Entry(name, "link", 0o777, mtime=_MTIME_S, target=os.fspath(path.readlink()))
+        return Entry(name, "file", stat.S_IMODE(mode), mtime=_MTIME_S, size=size, source=path)
+
+    def digest(self, memory: Path | None = None) -> str:
+        """Hash of names, types, modes, link targets and contents.
+
+        Args:
+            memory: Where digests are remembered (host), so that only what changed is read; see :func:`memory_of`.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        known = Digests(memory, self.began_ns)
+        signature = "-"
+        if memory is not None:
+            # The same rows are the same bytes, since version 2 knows no references. A file system that lists them in
+            # another order than the last time costs the way below, no more.
+            rows = marshal.dumps((self.rows, self.dockerfile, self.outside), 2)
+            signature = hashlib.sha256(rows).hexdigest()
+            whole = known.whole(signature)
+            if whole is not None:
+                return whole
+        lines = [(os.fsencode(row[0]), self._line(row, known)) for row in self.rows]
+        if self.outside is not None:
+            content = hashlib.sha256(self.outside).hexdigest()
+            lines.append((os.fsencode(_OUTSIDE_DOCKERFILE), f"file\000644\0\0{content}\0"))
         total = hashlib.sha256()
-        for entry in self.entries:
-            content = hashlib.sha256(entry.data)
-            if entry.source is not None:
-                with entry.source.open("rb") as file:
-                    while piece := file.read(_PIECE):
-                        content.update(piece)
-            fields = (entry.name, entry.kind, f"{entry.mode:o}", entry.target, content.hexdigest())
-            for field in fields:
-                raw = field.encode("utf-8", "surrogateescape")
-                total.update(b"%d:" % len(raw) + raw)
-        return total.hexdigest()
+        # Fields are ended by what no name can have.
+        total.update(
+            b"".join(
+                [b"%b\0%b" % (name, line.encode("utf-8", "surrogateescape")) for name, line in sorted(lines)]
+            )
+        )
+        made = total.hexdigest()
+        if known.settled(row[2:] for row in self.rows if not stat.S_ISDIR(row[1])):
+            known.keep(signature, made)
+        else:
+            known.keep()
+        return made
+
+    def _line(self, row: Row, known: Digests) -> str:
+        name, mode = row[:2]
+        if stat.S_ISDIR(mode):
+            return f"directory\0{stat.S_IMODE(mode):o}\0\0\0"
+        path = f"{self.folder}/{name}"
+        if stat.S_ISLNK(mode):
+            return f"link\000777\0{os.readlink(path)}\0\0"  # noqa: PTH115
+        return f"file\0{stat.S_IMODE(mode):o}\0\0{known.of(path, name, row[2:])}\0"
+
+
+def memory_of(context: Path, dockerfile: Path) -> Path:
+    """Where the digests of a context are remembered (host)."""
+    name = hashlib.sha256(os.fsencode(context) + b"\0" + os.fsencode(dockerfile)).hexdigest()[:24]
+    return writable_folder("digests") / name
 
 
 def read_context(context: Path, dockerfile: Path, leave_out: Collection[Path] = ()) -> Context:
@@ -62,7 +135,11 @@ def read_context(context: Path, dockerfile: Path, leave_out: Collection[Path] = 
         dockerfile: The Dockerfile (host); it may lie outside the context.
         leave_out: Files and folders (host) that are not part of it, nor is what is written beside them to be renamed:
             what a run writes, such as the lock file, which holds the hash of what is listed here.
+
+    Raises:
+        OSError: The folder, or the Dockerfile beside it, cannot be read.
     """
+    began_ns = time.time_ns()
     inside = _inside(context, dockerfile)
     ignore_file = dockerfile.with_name(dockerfile.name + ".dockerignore")
     if not ignore_file.is_file():
@@ -73,14 +150,9 @@ def read_context(context: Path, dockerfile: Path, leave_out: Collection[Path] = 
     # The builder reads both itself; it hides them from COPY again if they are ignored.
     always = {".dockerignore"} | ({inside} if inside is not None else set())
     ours = [name for name in (_inside(context, path) for path in leave_out) if name is not None]
-    entries = {entry.name: entry for entry in _walk(context, rules, always) if not _is_ours(entry.name, ours)}
-    if inside is None:
-        data = dockerfile.read_bytes()
-        entries[_OUTSIDE_DOCKERFILE] = Entry(
-            _OUTSIDE_DOCKERFILE, "file", 0o644, mtime=_MTIME_S, size=len(data), data=data
-        )
-    ordered = sorted(entries.values(), key=lambda entry: os.fsencode(entry.name))
-    return Context(tuple(ordered), inside or _OUTSIDE_DOCKERFILE)
+    rows = _Walk(os.fspath(context), rules, frozenset(always), tuple(ours)).rows()
+    outside = dockerfile.read_bytes() if inside is None else None
+    return Context(context, rows, inside or _OUTSIDE_DOCKERFILE, outside, began_ns)
 
 
 def _inside(context: Path, dockerfile: Path) -> str | None:
@@ -90,6 +162,73 @@ def _inside(context: Path, dockerfile: Path) -> str | None:
         return None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Walk:
+    """One look through a context.
+
+    Args:
+        folder: The context (host).
+        always: Names that are kept whatever the rules say.
+        ours: Names that are left out with all that is in them.
+    """
+
+    folder: str
+    rules: IgnoreRules
+    always: frozenset[str]
+    ours: tuple[str, ...]
+
+    def rows(self) -> tuple[Row, ...]:
+        """What is kept."""
+        found: list[Row] = []
+        # Folders that are ignored themselves, and may have something to keep.
+        doubtful = False
+        pending: list[tuple[str, int]] = [("", 0)]
+        rules, ours = self.rules, self.ours
+        while pending:
+            prefix, above = pending.pop()
+            with os.scandir(self.folder + "/" + prefix) as listed:
+                for entry in listed:
+                    name = prefix + entry.name
+                    if ours and _is_ours(name, ours):
+                        continue
+                    matches = rules.matches(name, above) if rules.patterns else 0
+                    kept = not matches or not rules.ignored(matches) or name in self.always
+                    if entry.is_dir(follow_symlinks=False) and (kept or self._may_hold(name)):
+                        pending.append((name + "/", matches))
+                        doubtful = doubtful or not kept
+                    if not kept:
+                        continue
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    mode = status.st_mode
+                    kind = mode & _TYPE
+                    if kind in (stat.S_IFREG, stat.S_IFLNK):
+                        found.append((name, mode, *times(status)))
+                    elif kind == stat.S_IFDIR:
+                        found.append((name, mode, 0, 0, 0, 0, 0))
+                    # A socket or pipe has no content to send.
+        if doubtful:
+            found += self._missing_parents(found)
+        return tuple(found)
+
+    def _may_hold(self, name: str) -> bool:
+        return self.rules.takes_back or any(path.startswith(f"{name}/") for path in self.always)
+
+    def _missing_parents(self, found: Iterable[Row]) -> list[Row]:
+        """The folders above kept paths that are ignored themselves."""
+        have = {row[0] for row in found}
+        made: list[Row] = []
+        for name in tuple(have):
+            parent = name.rpartition("/")[0]
+            while parent and parent not in have:
+                have.add(parent)
+                made.append((parent, os.lstat(f"{self.folder}/{parent}").st_mode, 0, 0, 0, 0, 0))
+                parent = parent.rpartition("/")[0]
+        return made
+
+
 def _is_ours(name: str, ours: Iterable[str]) -> bool:
     for own in ours:
         folder, _, last = own.rpartition("/")
@@ -97,186 +236,3 @@ def _is_ours(name: str, ours: Iterable[str]) -> bool:
         if name == own or name.startswith(f"{own}/") or (parent == folder and base.startswith(f".{last}.")):
             return True
     return False
-
-
-def _walk(context: Path, rules: IgnoreRules, always: set[str]) -> Iterator[Entry]:
-    for folder, names, files in os.walk(context):
-        base = os.path.relpath(folder, context)
-        prefix = "" if base == os.curdir else base + "/"
-        linked = [name for name in names if (Path(folder) / name).is_symlink()]
-        kept = [name for name in names if name not in linked]
-        names[:] = [
-            name
-            for name in kept
-            if rules.may_descend(prefix + name) or any(path.startswith(f"{prefix}{name}/") for path in always)
-        ]
-        for name in (*kept, *linked, *files):
-            path = prefix + name
-            if path not in always and rules.ignores(path):
-                continue
-            yield from _parents(context, path)
-            entry = _entry(context / path, path)
-            if entry is not None:
-                yield entry
-
-
-def _parents(context: Path, path: str) -> Iterator[Entry]:
-    """The folders above a kept path, which may themselves be ignored."""
-    parent = posixpath.dirname(path)
-    while parent:
-        yield directory(parent, stat.S_IMODE((context / parent).stat().st_mode), mtime=_MTIME_S)
-        parent = posixpath.dirname(parent)
-
-
-def _entry(path: Path, name: str) -> Entry | None:
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return None
-    mode = stat.S_IMODE(status.st_mode)
-    if stat.S_ISDIR(status.st_mode):
-        return directory(name, mode, mtime=_MTIME_S)
-    if stat.S_ISLNK(status.st_mode):
-        return Entry(name, "link", 0o777, mtime=_MTIME_S, target=os.fspath(path.readlink()))
-    if stat.S_ISREG(status.st_mode):
-        return Entry(name, "file", mode, mtime=_MTIME_S, size=status.st_size, source=path)
-    return None  # a socket or pipe has no content to send
-
-
-@dataclasses.dataclass(frozen=True)
-class IgnoreRules:
-    """The patterns of a ``.dockerignore``, in order: (pattern, whether it takes paths back in)."""
-
-    patterns: tuple[tuple[re.Pattern[str], bool], ...]
-
-    @classmethod
-    def parse(cls, text: str) -> IgnoreRules:
-        """Parse the file's text; later lines win over earlier ones."""
-        made = []
-        for line in text.splitlines():
-            if line.startswith("#") or not line.strip():
-                continue
-            pattern = line.strip()
-            back = pattern.startswith("!")
-            pattern = pattern[1:].strip() if back else pattern
-            pattern = posixpath.normpath(pattern).lstrip("/") if pattern else ""
-            if pattern in ("", "."):
-                continue
-            made.append((re.compile(_regex(pattern), re.DOTALL), back))
-        return cls(tuple(made))
-
-    def ignores(self, path: str) -> bool:
-        """Whether ``path`` is left out: it or a folder above it matches, and no later line takes it back."""
-        ignored = False
-        candidates = [path]
-        while parent := posixpath.dirname(candidates[-1]):
-            candidates.append(parent)
-        for pattern, back in self.patterns:
-            if ignored == back and any(pattern.fullmatch(candidate) for candidate in candidates):
-                ignored = not back
-        return ignored
-
-    def may_descend(self, folder: str) -> bool:
-        """Whether anything below ``folder`` can be kept."""
-        return not self.ignores(folder) or any(back for _, back in self.patterns)
-
-
-def _regex(pattern: str) -> str:
-    """Docker's patterns: ``*`` and ``?`` stay within a name, ``**`` crosses folders, ``\\`` escapes."""
-    made: list[str] = []
-    at = 0
-    while at < len(pattern):
-        sign = pattern[at]
-        at += 1
-        if sign == "*" and pattern.startswith("*", at):
-            at += 1
-            if pattern.startswith("/", at):
-                at += 1
-            made.append(".*" if at == len(pattern) else "(?:.*/)?")
-        elif sign == "*":
-            made.append("[^/]*")
-        elif sign == "?":
-            made.append("[^/]")
-        elif sign == "[" and (end := pattern.find("]", at + 1)) != -1:
-            inner = pattern[at:end].replace("\\", "\\\\").replace("[", "\\[")
-            made.append(f"[{inner}]")
-            at = end + 1
-        elif sign == "\\" and at < len(pattern):
-            made.append(re.escape(pattern[at]))
-            at += 1
-        else:
-            made.append(re.escape(sign))
-    return "".join(made)
-
-
-def base_references(dockerfile: str, args: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """The images that a Dockerfile starts from or copies from, as far as its text tells, in order.
-
-    Args:
-        dockerfile: Its text.
-        args: The build's arguments, which win over the defaults of ``ARG`` lines.
-    """
-    given = dict(args)
-    values = dict(given)
-    stages: set[str] = set()
-    found: list[str] = []
-    for line in _instructions(dockerfile):
-        word, _, rest = line.partition(" ")
-        word = word.upper()
-        if word == "ARG":
-            name, equals, default = rest.strip().partition("=")
-            if equals and name not in given:
-                values[name] = default.strip("\"'")
-            continue
-        if word == "FROM":
-            words = [part for part in rest.split() if not part.startswith("--")]
-            names = words[:1]
-            alias = words[2].lower() if len(words) == 3 and words[1].upper() == "AS" else ""
-        else:
-            names, alias = re.findall(r"(?:--|,)from=([^\s,]+)", rest) if word in _COPYING else [], ""
-        for name in names:
-            reference = _substitute(name, values)
-            own = reference.lower() in stages or reference.isdecimal() or reference == "scratch"
-            if not own and reference not in found:
-                found.append(reference)
-        if alias:
-            stages.add(alias)
-    return tuple(found)
-
-
-_COPYING = ("COPY", "ADD", "RUN")
-
-
-def _instructions(dockerfile: str) -> Iterator[str]:
-    escape = "\\"
-    directive = re.match(r"(?:#.*\n)*?#\s*escape\s*=\s*(\S)", dockerfile, re.IGNORECASE)
-    if directive:
-        escape = directive.group(1)
-    pending = ""
-    for line in dockerfile.splitlines():
-        if line.lstrip().startswith("#"):
-            continue
-        text = line.strip()
-        if text.endswith(escape):
-            pending += text[:-1] + " "
-            continue
-        if pending or text:
-            yield re.sub(r"\s+", " ", pending + text).strip()
-        pending = ""
-    if pending:
-        yield pending.strip()
-
-
-def _substitute(text: str, values: dict[str, str]) -> str:
-    def value(found: re.Match[str]) -> str:
-        name, operator, word = found["braced"] or found["plain"], found["operator"], found["word"] or ""
-        has = values.get(name, "")
-        if operator == ":+":
-            return word if has else ""
-        return has or word
-
-    return re.sub(
-        r"\$(?:\{(?P<braced>\w+)(?:(?P<operator>:[-+])(?P<word>[^}]*))?\}|(?P<plain>\w+))",
-        value,
-        text.strip("\"'"),
-    )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_envpar.errors import ImageError, LockError
 from pytest_envpar.images import lockfile
+from pytest_envpar.images.fetch import pull_reference
 from pytest_envpar.images.lockentry import (
     INPUTS_CHANGED,
     bases_now,
@@ -27,7 +28,7 @@ from pytest_envpar.images.lockentry import (
 )
 from pytest_envpar.images.lockfile import Entry, Lock
 from pytest_envpar.images.pinned import parse_reference, pin, same_platform
-from pytest_envpar.images.resolve import pull_reference, resolve
+from pytest_envpar.images.resolve import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,9 +6,9 @@ import dataclasses
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_envpar.errors import ConnectionLostError, EngineError, ImageError
+from pytest_envpar.errors import ImageError
+from pytest_envpar.images.fetch import pull_reference
 from pytest_envpar.images.pinned import PinnedImage, parse_reference, pin, repository, same_platform
-from pytest_envpar.images.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,7 @@ def resolve(
     progress: Progress | None = None,
     owner_labels: Mapping[str, str] = MappingProxyType({}),
     leave_out: tuple[Path, ...] = (),
+    locked_bases: Mapping[str, str] = MappingProxyType({}),
 ) -> PinnedImage:
     """The image of ``stage``, present on the engine.
 
@@ -39,6 +40,8 @@ def resolve(
         progress: Told each line of a pull or a build.
         owner_labels: The labels of the run; a built image carries those that do not change from run to run.
         leave_out: What a run writes (host), and so is no part of a build's context.
+        locked_bases: What the lock says of the images that a build starts from, for those that the engine lacks;
+            as in :attr:`~pytest_envpar.images.lockfile.Entry.base`.
 
     Raises:
         ImageError: The image cannot be found, pulled or built, or is of another platform than asked.
@@ -59,6 +62,7 @@ def resolve(
             progress=progress,
             owner_labels=owner_labels,
             leave_out=leave_out,
+            locked_bases=locked_bases,
         )
     raise ImageError(
         f"stage {stage.name!r} has neither an image nor a build",
@@ -148,21 +152,3 @@ def _checked(stage: Stage, image: PinnedImage) -> PinnedImage:
             hint=f"docker pull --platform {stage.platform} {reference}; or name that platform's own digest",
         )
     return image
-
-
-def pull_reference(engine: Engine, stage: Stage, reference: str, progress: Progress | None) -> None:
-    """Pull ``reference`` for the platform of ``stage``, whatever the engine has already.
-
-    Raises:
-        ImageError: The registry refuses it, does not have it, or cannot be reached.
-        ConnectionLostError: The engine went away.
-    """
-    if progress is not None:
-        progress(f"pulling {reference}")
-    try:
-        engine.pull(reference, platform=stage.platform, progress=progress)
-    except ConnectionLostError:
-        raise
-    except EngineError as error:
-        where = f"stage {stage.name!r}: image {reference}"
-        raise refusal(engine, where, reference, stage.platform, error) from error

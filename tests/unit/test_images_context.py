@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_envpar.images.context import IgnoreRules, base_references, read_context
+from pytest_envpar.images.context import read_context
+from pytest_envpar.images.ignore import IgnoreRules
 from pytest_envpar.images.tarstream import tar
 
 if TYPE_CHECKING:
@@ -174,26 +175,6 @@ def test_names_of_any_bytes_and_length_survive(tmp_path: Path) -> None:
         fileobj=io.BytesIO(b"".join(tar(read_context(tmp_path, tmp_path / "Dockerfile").entries)))
     ) as a:
         assert a.getmember(f"{odd}/{odd}").size == 600_000
-
-
-@pytest.mark.parametrize(
-    ("text", "args", "expected"),
-    [
-        ("FROM python:3.12\nRUN x", {}, ["python:3.12"]),
-        ("from --platform=linux/amd64 python AS build\nFROM build\nFROM scratch", {}, ["python"]),
-        ("ARG V=1\nFROM a:${V}\n", {}, ["a:1"]),
-        ("ARG V=1\nFROM a:$V\n", {"V": "2"}, ["a:2"]),
-        ("ARG V\nFROM a:${V:-3}${V:+x}\n", {}, ["a:3"]),
-        ('ARG V="1"\nFROM \\\n  # comment\n  a:$V', {}, ["a:1"]),
-        ("# escape=`\nFROM `\n a", {}, ["a"]),
-        ("FROM a\nCOPY --from=b:1 /x /x\nCOPY --from=0 /y /y\nRUN --mount=type=bind,from=c:2,target=/c x", {},
-         ["a", "b:1", "c:2"]),
-        ("", {}, []),
-        ("FROM", {}, []),
-    ],
-)  # fmt: skip
-def test_base_images(text: str, args: dict[str, str], expected: list[str]) -> None:
-    assert list(base_references(text, args.items())) == expected
 
 
 def test_the_lock_file_is_no_part_of_the_context(tmp_path: Path) -> None:

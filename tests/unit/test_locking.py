@@ -527,7 +527,8 @@ def test_upgrading_a_build_pulls_its_bases(shelf: Shelf, root: Path) -> None:
 
 def test_bases_are_what_the_engine_has(shelf: Shelf, root: Path) -> None:
     (root / "Dockerfile").write_text(
-        "FROM app:1 AS a\nFROM made:here\nFROM not:here\nFROM a\n", encoding="utf-8"
+        "FROM app:1 AS a\nFROM made:here AS b\nFROM not:here AS c\nFROM a\nCOPY --from=b /x /\nCOPY --from=c /y /\n",
+        encoding="utf-8",
     )
     shelf.put(ONE)
     shelf.put(info("7", tags=("made:here",)))

@@ -1,0 +1,81 @@
+"""How engines are asked for an image that is another one plus one layer, its configuration unchanged.
+
+Docker merges the configuration of the container into the committed image, but for what the request says. Podman looks
+at nothing in the request but Dockerfile lines (``changes``), and has no line that takes a variable away, so that there
+the container must not have one too many from the start.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_envpar.engine.api import ContainerSpec, ImageInfo, Mount
+
+_PODMANS_OWN = ("container", "PATH", "TERM")
+"""Variables that Podman gives every container."""
+
+
+def docker_body(image: ImageInfo, spec: ContainerSpec) -> dict[str, Any]:
+    """The body of ``POST /containers/create``."""
+    from pytest_envpar.engine.parse import create_body
+
+    # With an entrypoint of its own a container does not get the image's command, and an empty one is merged in later.
+    return {**create_body(spec), "Cmd": list(image.cmd)}
+
+
+def docker_config(image: ImageInfo, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The body of ``POST /commit``."""
+    return {
+        "Entrypoint": list(image.entrypoint),
+        "Cmd": list(image.cmd),
+        "Env": [f"{name}={value}" for name, value in image.env.items()],
+        "User": image.user,
+        "WorkingDir": image.workdir,
+        "Labels": dict(labels),
+    }
+
+
+def podman_body(image: ImageInfo, spec: ContainerSpec) -> dict[str, Any]:
+    """The body of ``POST /libpod/containers/create``, whose format is the SpecGenerator of
+    https://docs.podman.io/en/v4.3/_static/api.html#tag/containers/operation/ContainerCreateLibpod."""
+    body: dict[str, Any] = {
+        "name": spec.name,
+        "image": spec.image,
+        "entrypoint": list(spec.entrypoint),
+        "command": list(image.cmd),
+        "labels": dict(spec.labels),
+        "stdin": spec.stdin,
+        "no_new_privileges": spec.no_new_privileges,
+        "unsetenv": [name for name in _PODMANS_OWN if name not in image.env],
+        "mounts": [_bind(mount) for mount in spec.mounts if mount.kind == "bind"],
+        "volumes": [
+            {"Name": mount.source, "Dest": str(mount.target)}
+            for mount in spec.mounts
+            if mount.kind == "volume"
+        ],
+        "runtime": spec.runtime,
+    }
+    if spec.network in ("none", "host", "bridge"):
+        body["netns"] = {"nsmode": spec.network}
+    elif spec.network is not None:
+        body |= {"netns": {"nsmode": "bridge"}, "networks": {spec.network: {}}}
+    return {key: value for key, value in body.items() if value not in (None, [], {})}
+
+
+def _bind(mount: Mount) -> dict[str, Any]:
+    options = ["rbind", "ro" if mount.read_only else "rw"]
+    return {"type": "bind", "source": mount.source, "destination": str(mount.target), "options": options}
+
+
+def podman_changes(image: ImageInfo, labels: Mapping[str, str]) -> str:
+    """The query parameter ``changes`` of ``POST /commit``: Dockerfile lines."""
+    lines = [f"ENTRYPOINT {json.dumps(list(image.entrypoint))}", f"CMD {json.dumps(list(image.cmd))}"]
+    # It does not read escapes; what could end the line or the word goes.
+    lines += [
+        f'LABEL {key}="{" ".join(value.split()).replace(chr(34), "")}"' for key, value in labels.items()
+    ]
+    return "\n".join(lines)
