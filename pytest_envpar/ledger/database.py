@@ -7,6 +7,7 @@ understood is left alone, and whoever reads gets the answer that an empty ledger
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, TypeVar
@@ -51,7 +52,8 @@ class Database:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity | None = None
-        self._off = False
+        # Whoever names this wants no ledger; that is no problem to be told.
+        self._off = str(path) == os.devnull
         self._healed = False
         self._problems: dict[str, None] = {}
 

@@ -15,11 +15,12 @@ from pytest_envpar.images import locking
 from pytest_envpar.worker import start
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from pytest_envpar.config.model import Settings, Stage
     from pytest_envpar.engine.api import Engine
+    from pytest_envpar.images.pinned import PinnedImage
     from pytest_envpar.worker.start import Ground, Site
 
 SWEEP_S = 3.0
@@ -62,6 +63,8 @@ class StagePlaces:
         self._lock = threading.Lock()
         self._sweeper: threading.Thread | None = None
         self._cancelled = False
+        self.parting: Callable[[Engine, PinnedImage], None] | None = None
+        """Called at the end, when the container is gone and the engine is still there."""
         # pytest has not started its own output yet.
         self._tell = Teller()
 
@@ -123,6 +126,11 @@ class StagePlaces:
         return self._site
 
     @property
+    def ground(self) -> Ground | None:
+        """What the containers have in common, once the first one is there."""
+        return self._ground
+
+    @property
     def site(self) -> Site | None:
         """The current container, if there is one."""
         return self._site
@@ -171,4 +179,8 @@ class StagePlaces:
             if self._sweeper is not None:
                 self._sweeper.join(SWEEP_S)
             if engine is not None:
-                engine.close()
+                try:
+                    if self.parting is not None and self._ground is not None:
+                        self.parting(engine, self._ground.image)
+                finally:
+                    engine.close()

@@ -14,6 +14,7 @@ from pytest_envpar.session.boot import Boot
 from pytest_envpar.session.hearing import EXIT_S, Hearing
 from pytest_envpar.session.items import Collection, VirtualItem
 from pytest_envpar.session.link import MAX_RESTARTS, Ended, Link
+from pytest_envpar.session.memory import Memory
 from pytest_envpar.session.signals import exit_status
 from pytest_envpar.session.summary import Summary
 from pytest_envpar.worker.agent import leave, wire
@@ -55,6 +56,7 @@ class StageRun:
         self._died_aside = False
         self._at_end: crash.Death | None = None
         self._final: int | None = None
+        self._memory = Memory(launched.settings)
         # Also where pytest gives up before it has configured itself.
         config.add_cleanup(launched.close)
         leave.quickly()
@@ -375,6 +377,9 @@ class StageRun:
         if not self._hearing.interrupted:
             self._summary.look(self.places, self._settings, self._link)
         removal = threading.Thread(target=self._launch.end, name="envpar-removal")
+        ran = self.places.ground is not None and not self._config.option.collectonly
+        if ran:
+            self.places.parting = self._memory.see
         removal.start()
         try:
             yield
@@ -382,7 +387,17 @@ class StageRun:
             # pytest sums up only what ended in one of its usual ways, so the status of another comes after that.
             if self._final is not None:
                 session.exitstatus = self._final
+            if ran:
+                # The engine is still busy with the removal.
+                self._remember(int(session.exitstatus))
             removal.join()
+            self._memory.tell()
+
+    def _remember(self, status: int) -> None:
+        ground = self.places.ground
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if ground is not None and reporter is not None:
+            self._memory.keep(ground, status, reporter.stats)
 
     def _take_over_reason(self, session: pytest.Session) -> None:
         """What the inside stopped for is what pytest's last lines tell."""

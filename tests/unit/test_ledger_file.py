@@ -390,7 +390,13 @@ def test_a_file_that_goes_while_it_is_used(path: Path) -> None:
 # --- places ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["/dev/null", ".", "file/below"])
+def test_the_null_device_is_no_ledger_and_no_problem() -> None:
+    with Ledger(Path(os.devnull)) as ledger:
+        assert _is_off(ledger)
+        assert ledger.problems == ()
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", ".", "file/below"])
 def test_what_can_be_no_ledger(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Ledger(tmp_path / name) as ledger:
