@@ -1,0 +1,346 @@
+"""One stage of a run: its worker from the first container to the last word, shown as pytest's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from pytest_envpar.errors import EngineError, EnvparError
+from pytest_envpar.session import crash, decode, ends
+from pytest_envpar.session.boot import Boot
+from pytest_envpar.session.hearing import EXIT_S, Hearing
+from pytest_envpar.session.items import Collection, VirtualItem
+from pytest_envpar.session.link import MAX_RESTARTS, Ended, Link
+from pytest_envpar.session.summary import Summary
+from pytest_envpar.worker.agent import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_envpar import options
+    from pytest_envpar.session.launch import Launch
+
+INTERRUPT_S = 0.9
+DUMP_S = 0.4
+STATUS = "envpar_status"
+"""Attribute of a report: category, letter and word as the inside computed them."""
+
+
+class OneStage:
+    """Owns the conversation with one stage's worker and everything that is known of its tests.
+
+    It changes as the run goes on. Which stage's turn it is, and when the run is over, is the run's business: see
+    :class:`~pytest_envpar.session.stage_run.StageRun`.
+
+    Args:
+        config: pytest's configuration.
+        request: What the user asked.
+        launched: The stage, with its first container being started.
+        known: pytest's namespace with all that the host knows of the command line.
+        on_signal: Called once, with the number, when a signal was noted while the run waits; does not return.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        request: options.Request,
+        launched: Launch,
+        known: Any,
+        on_signal: Callable[[int], NoReturn],
+    ) -> None:
+        self.name = launched.stage.name
+        self.launch = launched
+        self.places = launched.places
+        self.summary = Summary(self.name)
+        self.boot = Boot(config, request, known, launched.places, self.name)
+        self.link = Link(launched.places, self.name, self.boot.options)
+        self.hearing = Hearing(config, self.link, launched.signals, self.summary, on_signal)
+        self.collection: Collection | None = None
+        self.lines: list[str] = []
+        """What the inside has to say of its collection."""
+        self.failed = False
+        """Something of this stage went wrong that no test of it shows."""
+        self.final: int | None = None
+        """The exit status this stage insists on."""
+        self._config = config
+        self._words = [str(word) for word in known.file_or_dir]
+        self._nodeids: list[str] = []
+        self._done: set[int] = set()
+        self._death: crash.Death | None = None
+        self._at_end: crash.Death | None = None
+
+    # --- start ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> wire.Ready | Ended:
+        """Wait for the container and boot the first worker. Raises EnvparError."""
+        self.launch.ahead.result()
+        return self.link.begin()
+
+    def relay(self) -> int:
+        """Let the inside print and end; returns the exit status."""
+        link = self.link
+        link.release()
+        while not link.exited:
+            link.receive()
+        self.launch.end()
+        if link.stop is not None and link.stop.kind == "internal":
+            ends.write_internal_error(link.stop.text)
+        return link.finished.status if link.finished is not None else int(pytest.ExitCode.INTERNAL_ERROR)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the inside said of itself when it had a session."""
+        return self.link.ready.facts if self.link.ready is not None else {}
+
+    # --- collection ----------------------------------------------------------------------------------------------
+
+    def collect(self, session: pytest.Session) -> Collection | None:
+        """Hear what the inside collects; None if it died of it, which has been reported then."""
+        config = self._config
+        link = self.link
+        # From here on, what tests write past pytest's capture appears as it does in a local run.
+        link.release()
+        for early in link.early:
+            self.hearing.aside(early)
+        while True:
+            message = self.hearing.receive()
+            if isinstance(message, wire.CollectFailed):
+                report = decode.collect_report(config, message.report)
+                config.hook.pytest_collectreport(report=report)
+            elif isinstance(message, wire.Collected):
+                break
+            elif isinstance(message, crash.Death):
+                self._died_while_collecting(message)
+                return None
+            elif message is not None:
+                self.hearing.aside(message)
+        self.lines = [crash.escaped(str(line)) for line in message.lines]
+        self.collection = Collection(session, message)
+        self._nodeids = [item.nodeid for item in self.collection.items]
+        return self.collection
+
+    def plan(self, items: list[pytest.Item]) -> None:
+        """Tell the inside, if it waits for that, which of its tests to run and in which order."""
+        if self.boot.others_select() and not self._config.option.collectonly and self.link.stop is None:
+            self.link.place.client.send(wire.Plan(self._indices(items)))
+
+    def _indices(self, items: list[pytest.Item]) -> list[int]:
+        return [item.index for item in items if isinstance(item, VirtualItem)]
+
+    def _died_while_collecting(self, death: crash.Death) -> None:
+        link = self.link
+        if link.finished is not None:
+            link.release() if link.finished.status != int(pytest.ExitCode.USAGE_ERROR) else None
+            self._raise_for_end()
+        where = link.collecting or ""
+        text = crash.text(f"importing {where}" if where else "the collection", self.name, death)
+        report = pytest.CollectReport(where, "failed", None, [])
+        report.longrepr = text
+        self._config.hook.pytest_collectreport(report=report)
+
+    def end_without_tests(self) -> None:
+        """No test will be heard of: hear out the inside, which may have failed in a way that ends this session."""
+        self._at_end = self.hearing.until_finished(stopped=False)
+        stop, finished = self.link.stop, self.link.finished
+        usage = finished is not None and finished.status == int(pytest.ExitCode.USAGE_ERROR)
+        if usage or (stop is not None and stop.kind == "internal"):
+            self._raise_for_end()
+
+    # --- running -------------------------------------------------------------------------------------------------
+
+    def show(self, item: VirtualItem) -> None:
+        """Show one test: wait for what the worker says of it, and hand it to pytest's own hooks."""
+        if self._death is not None:
+            self._go_on(item)
+        hook = self._config.hook
+        index = item.index
+        started = over = False
+        while True:
+            message = self.hearing.receive()
+            if isinstance(message, wire.Passed) and message.index == index:
+                over = message.when == "teardown"
+                hook.pytest_runtest_logreport(
+                    report=decode.passed_report(
+                        item.nodeid,
+                        item.location,
+                        item.keywords_seen,
+                        message.when,
+                        message.start,
+                        message.stop,
+                        message.duration,
+                    )
+                )
+            elif isinstance(message, wire.Start) and message.index == index:
+                started = True
+                self.hearing.shown.add(index)
+                hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+            elif isinstance(message, wire.Finish) and message.index == index:
+                hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+                self._done.add(index)
+                return
+            elif isinstance(message, wire.Report):
+                over = message.report.get("when") == "teardown"
+                self._report(item, message)
+            elif isinstance(message, (wire.Start, wire.Passed, wire.Finish)):
+                raise pytest.UsageError(
+                    f"the worker of stage {self.name} ran test {message.index} when {index} was due"
+                )
+            elif isinstance(message, crash.Death):
+                self._crashed(item, message, started, over)
+                return
+            elif isinstance(message, wire.Stop):
+                ends.raise_for_stop(message, self.name)
+            elif isinstance(message, wire.Finished):
+                self._raise_for_end()
+            elif message is not None:
+                self.hearing.aside(message)
+
+    def _report(self, item: VirtualItem, message: wire.Report) -> None:
+        report = decode.test_report(self._config, message.report, item.nodeid, item.location)
+        if message.status is not None:
+            category, letter, word = message.status
+            status = (category, letter, (word[0], word[1]) if isinstance(word, list) else word)
+            report.__dict__[STATUS] = status  # reports take extra attributes
+        self._config.hook.pytest_runtest_logreport(report=report)
+
+    def _crashed(self, item: VirtualItem, death: crash.Death, started: bool, over: bool) -> None:
+        """The worker died: the test that was running failed, and the cause is told."""
+        self._death = death
+        hook = self._config.hook
+        if self.link.finished is not None:
+            self._raise_for_end()
+        if not started:
+            # Between two tests: this one has not run; the next worker takes it.
+            self.failed = True
+            self.summary.notes += crash.text("what came between two tests", self.name, death).splitlines()
+            self._go_on(item)
+            self.show(item)
+            return
+        if over:
+            # All its phases have been told: whatever came next is to blame.
+            self.failed = True
+            text = crash.text(f"what came after {item.nodeid}", self.name, death)
+            self.summary.notes += text.splitlines()
+        else:
+            text = crash.text(item.nodeid, self.name, death)
+            report = crash.report(item.nodeid, item.location, item.keywords_seen, text)
+            hook.pytest_runtest_logreport(report=report)
+        hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        self._done.add(item.index)
+
+    def _go_on(self, item: VirtualItem) -> None:
+        """A fresh worker for the rest of the suite."""
+        death, self._death = self._death, None
+        assert death is not None
+        session = item.session
+        remaining = [index for index in self._indices(session.items) if index not in self._done]
+        link = self.link
+        if link.restarts >= MAX_RESTARTS:
+            raise session.Interrupted(
+                f"{link.restarts + 1} workers of stage {self.name} died; {len(remaining)} tests were not run"
+            )
+        try:
+            lost = link.restart(death, remaining, self._nodeids, session.testsfailed)
+        except EnvparError as error:
+            if isinstance(error, EngineError):
+                self.final = int(pytest.ExitCode.INTERNAL_ERROR)
+            raise session.Interrupted(
+                f"no fresh worker for stage {self.name}; {len(remaining)} tests were not run: {error}"
+            ) from None
+        if lost:
+            names = ", ".join(self._nodeids[index] for index in lost[:3])
+            raise session.Interrupted(
+                f"a fresh worker of stage {self.name} did not collect {len(lost)} tests again: {names}"
+            )
+
+    # --- early ends ----------------------------------------------------------------------------------------------
+
+    def _raise_for_end(self) -> NoReturn:
+        ends.raise_for_end(self.link, self._outside())
+
+    def _outside(self) -> list[str]:
+        return ends.outside(self.launch.settings.root, self._config.invocation_params.dir, self._words)
+
+    def interrupt(self) -> list[Any] | None:
+        """As locally on Ctrl-C, but a test that does not react costs no more than two seconds.
+
+        Returns:
+            Path and line where the interrupt met the inside, if that is known.
+        """
+        link = self.link
+        link.place.client.send(wire.Interrupt())
+        running = link.running
+        self.hearing.drain(INTERRUPT_S)
+        item = self._item(running)
+        if not link.exited and link.finished is None:
+            link.place.client.send(wire.Dump())
+            death = self.hearing.drain(DUMP_S)
+            if death is None:
+                death = crash.Death(
+                    "it did not react to an interrupt within a second", link.place.client.tail(), True
+                )
+            cause = f"interrupted, and did not react within {INTERRUPT_S} seconds ({death.cause})"
+            death = crash.Death(cause, death.tail, True)
+            if item is None:
+                where = f"importing {link.collecting}" if link.collecting else "what ran between the tests"
+                self.summary.notes += crash.text(where, self.name, death).splitlines()
+            else:
+                text = crash.text(item.nodeid, self.name, death)
+                self._config.hook.pytest_runtest_logreport(
+                    report=crash.report(item.nodeid, item.location, item.keywords_seen, text)
+                )
+        if link.stop is not None and link.stop.location is not None:
+            return link.stop.location
+        if item is not None:
+            return [item.location[0], (item.location[1] or 0) + 1]
+        return [link.collecting, 1] if link.collecting else None
+
+    def _item(self, index: int | None) -> VirtualItem | None:
+        if index is None or self.collection is None or not 0 <= index < len(self.collection.items):
+            return None
+        return self.collection.items[index]
+
+    # --- end -----------------------------------------------------------------------------------------------------
+
+    def hear_out(self, *, ended_here: bool, stopping: bool) -> None:
+        """Hear the worker to its end. ``failed`` says afterwards whether that was a good one.
+
+        Args:
+            ended_here: This side ended the run on its own, so that the inside has to be told.
+            stopping: A test or a hook on this side has asked for the end.
+        """
+        link = self.link
+        at_end = self._at_end
+        if link.finished is None and not link.exited:
+            if ended_here:
+                link.place.client.send(wire.Interrupt())
+                self.hearing.drain(INTERRUPT_S)
+            else:
+                at_end = self.hearing.until_finished(stopped=stopping)
+        if link.finished is not None and not link.exited and not self.hearing.interrupted:
+            death = self.hearing.until_exit()
+            if death is None:
+                self.summary.notes.append(
+                    f"the worker did not leave within {EXIT_S:g} seconds after its session and was removed"
+                )
+            elif death.cause.startswith("killed"):
+                self.summary.notes.append(f"the worker died after its session: {death.cause}")
+                self.failed = True
+        elif at_end is not None and link.finished is None:
+            self.summary.notes += crash.text("the end of the session", self.name, at_end).splitlines()
+            self.failed = True
+        if link.finished is not None and link.finished.status == int(pytest.ExitCode.USAGE_ERROR):
+            self.summary.notes += self._outside()
+
+    @property
+    def verdict(self) -> int | None:
+        """The exit status of the session inside, if it is that of the whole suite: no worker was lost on the way."""
+        finished = self.link.finished
+        return finished.status if finished is not None and self.link.restarts == 0 else None
+
+    def look(self) -> None:
+        """Ask the container, before it goes, what the suite left in it."""
+        self.summary.unseen = len(self.hearing.unseen)
+        if not self.hearing.interrupted:
+            self.summary.look(self.places, self.launch.settings, self.link)
