@@ -12,6 +12,7 @@ from pytest_envpar.errors import EnvparError
 from pytest_envpar.session import crash, ends
 from pytest_envpar.session.items import VirtualItem
 from pytest_envpar.session.link import Ended
+from pytest_envpar.session.memory import Memory
 from pytest_envpar.session.one_stage import STATUS, OneStage
 from pytest_envpar.session.signals import exit_status
 from pytest_envpar.worker.agent import leave
@@ -37,6 +38,7 @@ class StageRun:
         self._quiet = bool(known.no_header)
         self._stage = OneStage(config, request, launched, known, self._interrupt)
         self._final: int | None = None
+        self._memory = Memory(launched.settings)
         # Also where pytest gives up before it has configured itself.
         config.add_cleanup(launched.close)
         leave.quickly()
@@ -167,6 +169,9 @@ class StageRun:
         self._launch.signals.phase = "ending"
         stage.look()
         removal = threading.Thread(target=self._launch.end, name="envpar-removal")
+        ran = stage.places.ground is not None and not self._config.option.collectonly
+        if ran:
+            stage.places.parting = self._memory.see
         removal.start()
         try:
             yield
@@ -175,7 +180,17 @@ class StageRun:
             final = self._final if self._final is not None else stage.final
             if final is not None:
                 session.exitstatus = final
+            if ran:
+                # The engine is still busy with the removal.
+                self._remember(int(session.exitstatus))
             removal.join()
+            self._memory.tell()
+
+    def _remember(self, status: int) -> None:
+        ground = self._stage.places.ground
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if ground is not None and reporter is not None:
+            self._memory.keep(ground, status, reporter.stats)
 
     def _hear_out(self, session: pytest.Session) -> None:
         stage = self._stage
