@@ -17,13 +17,11 @@ INTERRUPTED = 130
 
 NOT_YET: dict[str, tuple[str, str]] = {
     "diff": ("compare two environments", "run the suite in both stages"),
-    "graph": ("draw the layers and the lineage of images", "docker history IMAGE lists the layers of one"),
     "shell": ("enter a stage", "docker run -it --rm IMAGE sh enters its image"),
     "matrix": ("write the stages as a matrix for CI", "name the stages in the CI's own configuration"),
     "bundle": ("write everything that a run needs into one file", "push the image to a registry"),
     "verify": ("check a bundle", "name images by digest"),
     "replay": ("run a bundle", "run the suite in the stage"),
-    "history": ("tell how stages and outcomes changed", "keep the JUnit files of the runs"),
 }
 """Documented commands that this version refuses: what each will do, and what serves until then."""
 
@@ -122,16 +120,34 @@ def make_parser() -> argparse.ArgumentParser:
     upgrade.add_argument("stage", metavar="STAGE", help="the stage")
     for command in (lock, upgrade):
         command.add_argument("--engine", metavar="URL", help="use this engine instead of the configured one")
+    graph = _add(commands, "graph", _graph, "draw which images share which layers, and what made each", ())
+    graph.add_argument("names", nargs="*", metavar="NAME", help="a stage or an image; all stages by default")
+    graph.add_argument(
+        "--format", choices=("text", "svg", "html", "json"), help="by default as --output is named"
+    )
+    graph.add_argument("--output", metavar="FILE", help="write to FILE")
+    graph.add_argument("--engine", metavar="URL", help="use this engine instead of the configured one")
+    history = _add(commands, "history", _history, "tell the last runs, or how one test ended in them")
+    history.add_argument("nodeid", nargs="?", metavar="NODEID", help="a test, with or without @STAGE")
+    history.add_argument("--stage", metavar="STAGE", help="only runs of this stage")
+    history.add_argument("--limit", type=_count, metavar="N", default=20, help="how many runs to tell (20)")
     for name, (what, _) in NOT_YET.items():
         commands.add_parser(name, help=f"{what} (not yet)", add_help=False)
     return parser
 
 
-def _add(commands: Any, name: str, work: Callable[[Any], int], summary: str) -> argparse.ArgumentParser:
+def _add(
+    commands: Any,
+    name: str,
+    work: Callable[[Any], int],
+    summary: str,
+    formats: Sequence[str] = ("text", "json"),
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
     )
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to write the answer")
+    if formats:
+        parser.add_argument("--format", choices=formats, default="text", help="how to write the answer")
     parser.set_defaults(work=work)
     return parser
 
@@ -197,6 +213,24 @@ def _upgrade(asked: argparse.Namespace) -> int:
     from pytest_envpar.cli import lock
 
     return lock.upgrade(asked.format, asked.stage, engine=asked.engine)
+
+
+def _graph(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import graph
+
+    return graph.draw(asked.format, asked.names, output=asked.output, engine=asked.engine)
+
+
+def _history(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import history
+
+    return history.history(asked.format, asked.nodeid, stage=asked.stage, limit=asked.limit)
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
 
 
 def _complain(lines: Sequence[str]) -> None:

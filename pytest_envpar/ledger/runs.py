@@ -152,6 +152,19 @@ class Runs:
         where, values = _where(project, stage)
         return self._select(f"{where} AND node.name = ?", (*values, storable(nodeid)), limit)
 
+    def tests_like(self, project: str, text: str, *, limit: int = 5) -> tuple[str, ...]:
+        """Node ids of a project that ``text`` is a part of, or is what stands before their parameters, sorted."""
+        return self._database.read(
+            lambda connection: tuple(
+                row[0]
+                for row in connection.execute(
+                    "SELECT name FROM node WHERE project = ? AND instr(lower(name), lower(?)) ORDER BY name LIMIT ?",
+                    (storable(project), storable(text.partition("[")[0]), limit),
+                )
+            ),
+            (),
+        )
+
     def last_green(self, project: str, stage: str, nodeid: str) -> tuple[RunRecord, OutcomeRecord] | None:
         """The last run of ``stage`` in which the test went as it should; ``None`` if there is none."""
         where, values = _where(project, stage)

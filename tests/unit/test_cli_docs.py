@@ -29,7 +29,19 @@ def test_every_error_has_an_entry(error: type[EnvparError]) -> None:
 
 def test_help_names_every_command() -> None:
     text = make_parser().format_help()
-    for name in ("run", "doctor", "ps", "prune", "init", "lock", "outdated", "upgrade", *NOT_YET):
+    for name in (
+        "run",
+        "doctor",
+        "ps",
+        "prune",
+        "init",
+        "lock",
+        "outdated",
+        "upgrade",
+        "graph",
+        "history",
+        *NOT_YET,
+    ):
         assert f"\n    {name} " in text
 
 
