@@ -103,7 +103,9 @@ def check(form: str) -> int:
             continue
         check_stage(stage)
         why = lockentry.edits_of(entry, stage, settings.root)
-        why = why or lockentry.input_changes_of(entry, stage, locking.written_by_runs(settings))
+        why = why or lockentry.input_changes_of(
+            entry, stage, settings.root, locking.written_by_runs(settings)
+        )
         if why:
             found.append(Line(stage.name, "stale", "; ".join(why), entry=entry))
         else:
@@ -161,11 +163,20 @@ def _ready(settings: Settings, stage: Stage) -> None:
 
 def _resolved(engine: Engine, settings: Settings, stage: Stage, mode: locking.Mode, held: Lock) -> Locked:
     from pytest_envpar.containers.labels import Owner
+    from pytest_envpar.options import cache_dir
+    from pytest_envpar.worker.setup import Setup
 
     _ready(settings, stage)
-    labels = Owner.current(settings.root).labels("cache", stage.name)
+    owner, teller = Owner.current(settings.root), _teller()
     return locking.resolve_stage(
-        engine, stage, settings, mode, progress=_teller(), owner_labels=labels, lock=held
+        engine,
+        stage,
+        settings,
+        mode,
+        progress=teller,
+        owner_labels=owner.labels("cache", stage.name),
+        lock=held,
+        setup=Setup(engine, settings, owner, cache_dir(), os.environ, teller),
     )
 
 

@@ -37,8 +37,8 @@ class Row:
 def outdated(form: str) -> int:
     """Compare what is locked with what the registries serve today; returns the exit code: 1 if anything is newer.
 
-    Of a build it is the bases that may be newer. What no registry gave is ``local``, what the configuration names by
-    digest ``pinned``; neither is asked for.
+    Of a build, and below ``setup`` steps, it is the bases that may be newer. What no registry gave is ``local``, what
+    the configuration names by digest ``pinned``; neither is asked for.
     """
     settings = project()
     held = read(locking.lock_path(settings)) or Lock()
@@ -50,7 +50,8 @@ def outdated(form: str) -> int:
         if entry is None:
             rows.append(Row(stage.name, stage.image or "(build)", None, None, "unlocked"))
             continue
-        images = entry.base.items() if entry.build is not None else [(entry.reference or "", entry.digest)]
+        own = [(entry.reference or "", entry.digest)]
+        images = entry.base.items() if entry.build is not None or entry.setup is not None else own
         asked += [(stage.name, image, locked) for image, locked in images]
     with contextlib.closing(Registries(settings)) as registries:
         for name, image, locked in asked:

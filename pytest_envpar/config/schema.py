@@ -183,9 +183,9 @@ STAGE = Table(
         Key(
             "setup",
             values.STRINGS,
-            "Commands that are run once on top of the image.",
+            "Commands that are run once on top of the image, as the stage's user; what they change is kept as one more "
+            "layer until they, or files that they name, change.",
             example='["pip install -r requirements.txt"]',
-            later="put the commands into a Dockerfile and name it with build",
         ),
         Key("env", values.ENV, "Environment variables. Values are strings."),
         Key(

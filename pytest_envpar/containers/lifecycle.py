@@ -17,7 +17,7 @@ from pytest_envpar.errors import ConflictError, ConnectionLostError, EngineError
 from pytest_envpar.images.tags import slug
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from pytest_envpar.config.model import Stage
@@ -176,7 +176,7 @@ def start_container(
         # Closed after the removal: the end of its input would make the container end by itself just then.
         streams = stack.enter_context(contextlib.ExitStack())
         with stage_errors(stage, command):
-            container_id = _create(engine, spec, name, stack)
+            container_id = create_owned(engine, spec, name, stack)
             if source_plan is not None:
                 fill_source(
                     engine,
@@ -205,9 +205,20 @@ def start_container(
         )
 
 
-def _create(engine: Engine, spec: ContainerSpec, name: str, stack: contextlib.ExitStack) -> str:
+def create_owned(
+    engine: Engine,
+    spec: ContainerSpec,
+    name: str,
+    stack: contextlib.ExitStack,
+    create: Callable[[], str] | None = None,
+) -> str:
+    """Create a container whose removal is on ``stack``, also if the creation is interrupted.
+
+    Args:
+        create: How it is created; by default as ``spec`` says.
+    """
     try:
-        container_id = engine.create_container(spec)
+        container_id = engine.create_container(spec) if create is None else create()
     except ConflictError:
         raise  # the name is someone else's: not ours to remove
     except BaseException:

@@ -53,7 +53,7 @@ def podman_body(image: ImageInfo, spec: ContainerSpec) -> dict[str, Any]:
         "unsetenv": [name for name in _PODMANS_OWN if name not in image.env],
         "mounts": [_bind(mount) for mount in spec.mounts if mount.kind == "bind"],
         "volumes": [
-            {"Name": mount.source, "Dest": str(mount.target)}
+            {"Name": mount.source, "Dest": str(mount.target), "Options": ["ro" if mount.read_only else "rw"]}
             for mount in spec.mounts
             if mount.kind == "volume"
         ],

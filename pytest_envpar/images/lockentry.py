@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_envpar.images import lockfile
 from pytest_envpar.images.lockfile import Entry
 from pytest_envpar.images.pinned import pin, same_platform
-from pytest_envpar.images.tags import INPUT
+from pytest_envpar.images.tags import INPUT, SETUP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_envpar.images.pinned import PinnedImage
 
 INPUTS_CHANGED = "Dockerfile, context or arguments of the build changed"
+SETUP_CHANGED = "setup steps changed, or the files they name"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -56,25 +57,32 @@ def changes_of(entry: Entry, new: Entry) -> tuple[str, ...]:
     if entry.inputs is not None and new.inputs is not None and entry.inputs != new.inputs:
         found.append(INPUTS_CHANGED)
     if entry.setup is not None and new.setup is not None and entry.setup != new.setup:
-        found.append("setup steps changed, or the files they name")
+        found.append(SETUP_CHANGED)
     return tuple(found)
 
 
-def input_changes_of(entry: Entry, stage: Stage, leave_out: tuple[Path, ...]) -> tuple[str, ...]:
-    """What the files of a build show to have changed since ``stage`` was locked. Asks no engine.
+def input_changes_of(entry: Entry, stage: Stage, root: Path, leave_out: tuple[Path, ...]) -> tuple[str, ...]:
+    """What the files of a build and of ``setup`` steps show to have changed since ``stage`` was locked. Asks no engine.
 
     Args:
+        root: The project root (host).
         leave_out: What is no part of a context (host).
 
     Raises:
         ImageError: The context cannot be read.
     """
-    if stage.build is None or entry.inputs is None:
-        return ()
-    from pytest_envpar.images.build import input_hash
+    found = []
+    if stage.build is not None and entry.inputs is not None:
+        from pytest_envpar.images.build import input_hash
 
-    now = _sha(input_hash(stage, stage.build, leave_out))
-    return () if now == entry.inputs else (INPUTS_CHANGED,)
+        if _sha(input_hash(stage, stage.build, leave_out)) != entry.inputs:
+            found.append(INPUTS_CHANGED)
+    if stage.setup and entry.setup is not None:
+        from pytest_envpar.images.setup import setup_hash
+
+        if _sha(setup_hash(stage, root, leave_out)) != entry.setup:
+            found.append(SETUP_CHANGED)
+    return tuple(found)
 
 
 def dockerfile_of(stage: Stage, root: Path) -> str | None:
@@ -111,7 +119,7 @@ def entry_of(stage: Stage, root: Path, image: PinnedImage, bases: Mapping[str, s
         image_id=_sha(image.image_id),
         platform=image.platform,
         inputs=_optional_sha(_inputs(image)) if stage.build is not None else None,
-        setup=_optional_sha(getattr(image, "setup", None)),
+        setup=_optional_sha(image.info.labels.get(SETUP)) if stage.setup else None,
         layers=image.layers,
         base=MappingProxyType(dict(bases)),
     )

@@ -27,11 +27,11 @@ from pytest_envpar.images.lockentry import (
     short,
 )
 from pytest_envpar.images.lockfile import Entry, Lock
-from pytest_envpar.images.pinned import parse_reference, pin, same_platform
+from pytest_envpar.images.pinned import parse_reference, pin, repository, same_platform
 from pytest_envpar.images.resolve import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pytest_envpar.config.model import Settings, Stage
@@ -147,6 +147,7 @@ def resolve_stage(
     progress: Progress | None = None,
     owner_labels: Mapping[str, str] = MappingProxyType({}),
     lock: Lock | None = None,
+    setup: Callable[[Stage, PinnedImage], PinnedImage] | None = None,
 ) -> Locked:
     """The image of ``stage`` by the rules of the lock, present on the engine.
 
@@ -156,6 +157,7 @@ def resolve_stage(
         progress: Told each line of a pull or a build.
         owner_labels: The labels of the run, for what is built.
         lock: What the lock file holds; ``None`` reads it.
+        setup: Makes the layer of the ``setup`` steps; needed for a stage that has some.
 
     Raises:
         LockError: The lock is broken, or refuses the stage.
@@ -168,18 +170,33 @@ def resolve_stage(
     why = () if old is None else edits_of(old, stage, root)
     if old is not None and not why and mode in ("ci", "frozen"):
         # What will be refused need not be built first.
-        why = input_changes_of(old, stage, written_by_runs(settings))
+        why = input_changes_of(old, stage, root, written_by_runs(settings))
     action = decide(old, why, mode)
     if action == "refuse":
         raise refusal(stage, path, root, old, why, mode)
     if action == "use" and old is not None and stage.image is not None and not stage.setup:
         image = _exact(engine, stage, stage.image, path, root, old, progress)
         _check_content(stage, path, old, image)
-        return Locked(stage, mode, path, root, image, old, old, told=_moved(engine, stage, old, image))
+        moved = _moved(engine, stage, (old.digest, old.image_id), image)
+        return Locked(stage, mode, path, root, image, old, old, told=moved)
     bases = old.base if action == "use" and old is not None and stage.image is not None else None
     named = stage if bases is None else _on_locked_base(stage, bases)
     leave_out = written_by_runs(settings)
-    image = resolve(engine, named, root, progress=progress, owner_labels=owner_labels, leave_out=leave_out)
+    image = resolve(
+        engine,
+        named,
+        root,
+        progress=progress,
+        owner_labels=owner_labels,
+        leave_out=leave_out,
+        locked_bases=old.base if action == "use" and old is not None else {},
+    )
+    told: tuple[str, ...] = ()
+    if stage.setup:
+        assert setup is not None, "a stage with setup steps needs what runs them"
+        if bases is not None and stage.image is not None and stage.image in bases:
+            told = _moved(engine, stage, _pinned_base(bases[stage.image]), image)
+        image = setup(stage, image)
     new = renewed(old, entry_of(stage, root, image, bases_now(engine, stage) if bases is None else bases))
     if action == "use" and old is not None:
         why = changes_of(old, new)
@@ -188,7 +205,7 @@ def resolve_stage(
             raise refusal(stage, path, root, old, why, mode)
         if action == "use":
             remarks = _rebuilt(stage, path, root, old, new)
-            return Locked(stage, mode, path, root, image, old, old, remarks=remarks)
+            return Locked(stage, mode, path, root, image, old, old, told=told, remarks=remarks)
     return Locked(stage, mode, path, root, image, old, new, why)
 
 
@@ -198,8 +215,14 @@ def _on_locked_base(stage: Stage, bases: Mapping[str, str]) -> Stage:
     if base is None:
         return stage
     exact = base.removeprefix(lockfile.LOCAL)
-    image = exact if base.startswith(lockfile.LOCAL) else f"{_repository(stage.image or '')}@{exact}"
+    image = exact if base.startswith(lockfile.LOCAL) else f"{repository(stage.image or '')}@{exact}"
     return dataclasses.replace(stage, image=image)
+
+
+def _pinned_base(text: str) -> tuple[str | None, str | None]:
+    """Digest and image id of a base as an entry has it."""
+    exact = text.removeprefix(lockfile.LOCAL)
+    return (None, exact) if text.startswith(lockfile.LOCAL) else (exact, None)
 
 
 def _exact(
@@ -217,7 +240,7 @@ def _exact(
         return dataclasses.replace(pin(reference, info), digest=entry.digest)
     if entry.digest is None:
         raise _gone(engine, stage, path, root, entry)
-    named = dataclasses.replace(stage, image=f"{_repository(reference)}@{entry.digest}")
+    named = dataclasses.replace(stage, image=f"{repository(reference)}@{entry.digest}")
     image = resolve(engine, named, root, progress=progress)
     return dataclasses.replace(image, reference=reference, digest=entry.digest)
 
@@ -337,12 +360,6 @@ def _gone(engine: Engine, stage: Stage, path: Path, root: Path, entry: Entry) ->
     )
 
 
-def _repository(reference: str) -> str:
-    """A reference without tag and digest, as it was written."""
-    head, slash, last = reference.partition("@")[0].rpartition("/")
-    return f"{head}{slash}{last.partition(':')[0]}"
-
-
 def _check_content(stage: Stage, path: Path, entry: Entry, image: PinnedImage) -> None:
     """A digest may name an index of several platforms: only the layers tell that this is the image that was locked."""
     if entry.layers == image.layers:
@@ -360,8 +377,15 @@ def _check_content(stage: Stage, path: Path, entry: Entry, image: PinnedImage) -
     )
 
 
-def _moved(engine: Engine, stage: Stage, entry: Entry, image: PinnedImage) -> tuple[str, ...]:
-    """Told if the tag means other bytes on this engine by now. Costs an inspect only where it may."""
+def _moved(
+    engine: Engine, stage: Stage, locked: tuple[str | None, str | None], image: PinnedImage
+) -> tuple[str, ...]:
+    """Told if the tag means other bytes on this engine by now. Costs an inspect only where it may.
+
+    Args:
+        locked: Digest and image id, of which one may be unknown.
+        image: The locked image.
+    """
     reference = stage.image
     assert reference is not None
     asked = parse_reference(reference)
@@ -371,10 +395,11 @@ def _moved(engine: Engine, stage: Stage, entry: Entry, image: PinnedImage) -> tu
     if info is None or info.id == image.info.id:
         return ()
     now = pin(reference, info)
-    if entry.digest is not None and now.digest == entry.digest:
+    digest, image_id = locked
+    if digest is not None and now.digest == digest:
         return ()
-    locked = short(entry.digest or entry.image_id)
-    return (f"tag {reference} now means {short(now.digest or now.image_id)}; using the locked {locked}",)
+    kept = short(digest or image_id)
+    return (f"tag {reference} now means {short(now.digest or now.image_id)}; using the locked {kept}",)
 
 
 def _same_name(left: str, right: str) -> bool:

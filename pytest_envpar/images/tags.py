@@ -10,6 +10,7 @@ PROJECT = LABEL_PREFIX + "project"
 STAGE = LABEL_PREFIX + "stage"
 USER = LABEL_PREFIX + "user"
 INPUT = LABEL_PREFIX + "input"
+SETUP = LABEL_PREFIX + "setup"
 
 CACHE = "cache"
 """The kind of objects that outlive their run on purpose and are removed by ``envpar prune --cache`` only."""

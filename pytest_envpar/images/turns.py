@@ -31,7 +31,7 @@ def one_at_a_time(engine: Engine, tag: str, progress: Progress | None) -> Iterat
         lock.acquire(timeout=0)
     except filelock.Timeout:
         if progress is not None:
-            progress(f"waiting for another process that builds {tag}")
+            progress(f"waiting for another process that makes {tag}")
         lock.acquire()
     try:
         yield

@@ -83,6 +83,7 @@ class StagePlaces:
                 self._cache_dir,
                 progress=self._tell,
                 mode=self._mode,
+                environ=self._environ,
             )
             self._site = start.start(self._ground, self._environ)
         except BaseException:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.containers.refusals import stage_errors
+from pytest_envpar.containers.source import PathFacts
 from pytest_envpar.engine.api import ContainerSpec, Engine, ImageInfo
 from pytest_envpar.errors import StageError
 from pytest_envpar.worker import cache, oneshot
@@ -150,6 +151,16 @@ def probe(
     found = _ask(engine, image, stage, project, owner or Owner.current(project))
     cache.store(place, _VERSION, found.as_json())
     return found
+
+
+def path_facts(found: Probe) -> PathFacts:
+    """What a probe says of the project's own path."""
+    return PathFacts(
+        state="occupied" if found.project_path_state == "nonempty" else found.project_path_state,
+        reachable=found.project_reachable,
+        uid=found.uid,
+        gid=found.gid,
+    )
 
 
 def candidates(image: ImageInfo, stage: Stage) -> tuple[str, ...]:

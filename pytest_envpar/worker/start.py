@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pytest_envpar.containers.lifecycle import RunningContainer, start_container
-from pytest_envpar.containers.source import PathFacts, SourcePlan, plan_source
+from pytest_envpar.containers.source import SourcePlan, plan_source
 from pytest_envpar.drift.changes import Changes, left_behind
 from pytest_envpar.errors import EngineError, NotFoundError
 from pytest_envpar.images.locking import Locked, Mode, resolve_stage
@@ -15,7 +16,8 @@ from pytest_envpar.worker import bytecode
 from pytest_envpar.worker.client import Client
 from pytest_envpar.worker.paths import PathMap
 from pytest_envpar.worker.payload import ROOT, Payload, ensure
-from pytest_envpar.worker.probe import Probe, probe
+from pytest_envpar.worker.probe import Probe, path_facts, probe
+from pytest_envpar.worker.setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,6 +117,7 @@ def prepare(
     cache_dir: Path,
     progress: Progress | None = None,
     mode: Mode = "local",
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> Ground:
     """Resolve everything that a container of ``stage`` needs; nothing is started yet.
 
@@ -122,24 +125,25 @@ def prepare(
         cache_dir: Where probes, stamps and payloads are cached (host).
         progress: Told lines of pulls, builds and first-time work.
         mode: How strictly the lock file binds. It is not written to: see ``Ground.locked``.
+        environ: The host's environment, from which ``setup`` steps are given what ``pass-env`` names.
 
     Raises:
         UsageError: The image, its Python or the source cannot be had, or the lock file refuses the stage.
         EngineError: The engine failed.
     """
     locked = resolve_stage(
-        engine, stage, settings, mode, progress=progress, owner_labels=owner.labels("cache", stage.name)
+        engine,
+        stage,
+        settings,
+        mode,
+        progress=progress,
+        owner_labels=owner.labels("cache", stage.name),
+        setup=Setup(engine, settings, owner, cache_dir, environ, progress),
     )
     image = locked.image
     found = probe(engine, image.info, stage, settings.root, cache_dir, owner=owner)
     payload = ensure(engine, image.info, found, settings.agent, cache_dir, progress, stage=stage, owner=owner)
-    facts = PathFacts(
-        state="occupied" if found.project_path_state == "nonempty" else found.project_path_state,
-        reachable=found.project_reachable,
-        uid=found.uid,
-        gid=found.gid,
-    )
-    plan = plan_source(engine.info, facts, settings.source, settings.root, workdir=stage.workdir)
+    plan = plan_source(engine.info, path_facts(found), settings.source, settings.root, workdir=stage.workdir)
     kept = bytecode.mount(engine, image.info, found, plan, owner, cache_dir)
     return Ground(engine, stage, image, found, payload, plan, owner, locked, kept)
 

@@ -316,7 +316,6 @@ def test_extends(project: Project) -> None:
 @pytest.mark.parametrize(
     ("lines", "shown"),
     [
-        ('setup = ["true"]', "setup"),
         ('services = { db = { image = "postgres:16" } }', "services"),
     ],
 )

@@ -47,7 +47,7 @@ def shelf() -> Shelf:
 
 def go(shelf: Shelf, root: Path, mode: Mode = "local", stage: Stage = QA) -> Locked:
     settings = Settings(root, root / "envpar.toml", {stage.name: stage})
-    return resolve_stage(cast("Engine", shelf), stage, settings, mode)
+    return resolve_stage(cast("Engine", shelf), stage, settings, mode, setup=lambda _, image: image)
 
 
 def locked(root: Path, **entries: Entry) -> Path:
@@ -439,7 +439,10 @@ def test_setup_steps_run_on_the_locked_image(
         return MADE
 
     monkeypatch.setattr(locking, "resolve", ask)
-    assert settle(go(shelf, root, "ci", stage)) == ()
+    kept = base.removeprefix("local ")[:19]
+    assert settle(go(shelf, root, "ci", stage)) == (
+        f"tag app:1 now means sha256:eeeeeeeeeeee; using the locked {kept}",
+    )
     assert [each.image for each in asked] == [exact]
     builder.entry = {"setup": sha("6")}
     with pytest.raises(LockError, match="setup steps changed, or the files they name"):
@@ -547,9 +550,9 @@ def test_the_files_of_a_build_are_looked_at_without_an_engine(root: Path) -> Non
     assert stage.build is not None
     entry = dataclasses.replace(BUILT, inputs=f"sha256:{input_hash(stage, stage.build)}")
     lock.write_text("", encoding="utf-8")
-    assert lockentry.input_changes_of(entry, stage, (lock,)) == ()
-    assert lockentry.input_changes_of(entry, QA, (lock,)) == ()
+    assert lockentry.input_changes_of(entry, stage, root, (lock,)) == ()
+    assert lockentry.input_changes_of(entry, QA, root, (lock,)) == ()
     (root / "new").touch()
-    assert lockentry.input_changes_of(entry, stage, (lock,)) == (
+    assert lockentry.input_changes_of(entry, stage, root, (lock,)) == (
         "Dockerfile, context or arguments of the build changed",
     )
