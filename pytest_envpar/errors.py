@@ -8,6 +8,8 @@
     │   ├── LockError           the lock file is broken, or is not what the configuration asks for
     │   ├── NoEngineError       no engine answers
     │   └── StageError          an image in which a suite cannot run (no usable Python, ...)
+    ├── CommandError            a command in a container failed, and `check=True` was asked for
+    │   └── CommandTimeoutError it did not end in time and was killed
     └── EngineError             the engine failed or went away: exit 3
         ├── NotFoundError       the engine does not have this object
         ├── ConflictError       the object exists or is in use
@@ -99,6 +101,55 @@ class StageError(UsageError):
     """The suite cannot run in this stage's image."""
 
     code = "stage"
+
+
+class CommandError(EnvparError):
+    """A command in a container did not end as it had to.
+
+    Args:
+        exit_code: Its exit code; ``None`` if it was killed because its time was up.
+        stdout: What it wrote (bytes), as far as it got.
+        stderr: The same of standard error.
+    """
+
+    code = "command"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        detail: tuple[str, ...] = (),
+        exit_code: int | None = None,
+        stdout: bytes = b"",
+        stderr: bytes = b"",
+    ) -> None:
+        super().__init__(message, hint=hint, detail=detail)
+        self.exit_code = exit_code
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        told = (self.message, self.hint, self.detail, self.exit_code, self.stdout, self.stderr)
+        return _rebuild_command, (type(self), *told)
+
+
+def _rebuild_command(
+    cls: type[CommandError],
+    message: str,
+    hint: str | None,
+    detail: tuple[str, ...],
+    exit_code: int | None,
+    stdout: bytes,
+    stderr: bytes,
+) -> CommandError:
+    return cls(message, hint=hint, detail=detail, exit_code=exit_code, stdout=stdout, stderr=stderr)
+
+
+class CommandTimeoutError(CommandError, TimeoutError):
+    """A command in a container did not end in time. It was killed with all that it had started."""
+
+    code = "command-timeout"
 
 
 class EngineError(EnvparError):

@@ -117,7 +117,7 @@ def _receive(
     seen: dict[str, Path] = {}
     written: set[Path] = set()
     try:
-        with tarfile.open(fileobj=_Reader(chunks), mode="r|", bufsize=_PIECE) as archive:
+        with tarfile.open(fileobj=ChunkReader(chunks), mode="r|", bufsize=_PIECE) as archive:
             for member in archive:
                 relative = _safe_name(member.name, above)
                 if relative is None or not any(match.fullmatch(relative + "/") for match in matches):
@@ -196,7 +196,7 @@ def _write(target: Path, host_root: Path, source: IO[bytes], mtime: float) -> bo
         ) from error
 
 
-class _Reader(io.RawIOBase):
+class ChunkReader(io.RawIOBase):
     """A stream of chunks as the file that tarfile reads from."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:

@@ -114,11 +114,12 @@ def start_container(
     workdir: PurePosixPath | None = None,
     stdin: bool = True,
     attach: bool = True,
+    ports: tuple[str, ...] = (),
 ) -> RunningContainer:
     """Create, fill, attach to and start a container of ``stage``; if any step fails, nothing is left.
 
     The command replaces the image's entrypoint as well. Every key of the stage that says how a container is
-    run is applied; ``pass-env`` has to be resolved into ``env``.
+    run is applied; ``pass-env`` has to be resolved into ``env``. An empty command leaves the image its own.
 
     Args:
         source_plan: How the project gets in; ``None`` leaves it out.
@@ -128,6 +129,7 @@ def start_container(
         archives: Extracted before the start, in order.
         name: See :func:`container_name`; made up if ``None``.
         workdir: Working directory of the command; default: the stage's, else the project root inside.
+        ports: Published on the loopback address, as ``5432/tcp``.
 
     Raises:
         StageError: The image or a key of the stage makes the container impossible; the message names the key.
@@ -172,6 +174,7 @@ def start_container(
             runtime=stage.runtime,
             platform=stage.platform,
             stdin=stdin,
+            ports=ports,
         )
         # Closed after the removal: the end of its input would make the container end by itself just then.
         streams = stack.enter_context(contextlib.ExitStack())

@@ -82,7 +82,9 @@ def _explain(stage: Stage, command: Sequence[str], error: EngineError) -> NoRetu
     for reason in _REASONS:
         if not re.search(reason.sign, said, re.IGNORECASE):
             continue
-        value = command[0] if reason.key == "python" else _value(stage, reason.key)
+        value = (
+            (command or ("(its own command)",))[0] if reason.key == "python" else _value(stage, reason.key)
+        )
         if value is not None:
             raise StageError(
                 f"stage {stage.name!r}: its container cannot be started because of {reason.key} = {value!r}",

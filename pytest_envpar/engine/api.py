@@ -8,6 +8,7 @@ are :class:`~pytest_envpar.errors.EngineError` or one of its subclasses; foreign
 from __future__ import annotations
 
 import dataclasses
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -140,7 +141,8 @@ class Mount:
 class ContainerSpec:
     """What to create. Sizes in bytes; ``tmpfs`` maps container paths to mount options.
 
-    ``no_new_privileges`` keeps set-user-id programs inside from gaining rights.
+    ``no_new_privileges`` keeps set-user-id programs inside from gaining rights. ``ports`` (``5432/tcp``) are published
+    on ports of the loopback address that the engine chooses.
     """
 
     image: str
@@ -168,13 +170,16 @@ class ContainerSpec:
     stdin: bool = False
     init: bool = False
     no_new_privileges: bool = True
+    ports: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class ContainerInfo:
     """A container's state. ``exit_code`` is ``None`` until it has ended.
 
-    ``oom_killed`` is the engine's word for the main process only; Podman on cgroup v1 never says it.
+    ``oom_killed`` is the engine's word for the main process only; Podman on cgroup v1 never says it. ``ports`` maps
+    ``5432/tcp`` to the addresses of the engine's host that it is published at; ``health`` is ``starting``, ``healthy``,
+    ``unhealthy``, or empty without a health check.
     """
 
     id: str
@@ -187,6 +192,10 @@ class ContainerInfo:
     error: str
     labels: Mapping[str, str]
     ip_addresses: Mapping[str, str]
+    ports: Mapping[str, tuple[tuple[str, int], ...]] = dataclasses.field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    health: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +215,56 @@ class ExecResult:
     exit_code: int
     stdout: bytes
     stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as UTF-8; what is none is replaced."""
+        return self.stdout.decode("utf-8", "replace")
+
+    @property
+    def error_text(self) -> str:
+        """Standard error as UTF-8; what is none is replaced."""
+        return self.stderr.decode("utf-8", "replace")
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit code is 0."""
+        return self.exit_code == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """What a container uses at this moment; 0 where the engine does not tell.
+
+    Args:
+        cpu_s: Processor time since its start, in seconds.
+        memory_bytes: In use, without the page cache.
+        memory_limit_bytes: The limit, which is the machine's memory where there is none.
+        pids: Processes and threads.
+        received_bytes: Over all of its networks.
+        sent_bytes: Over all of its networks.
+    """
+
+    cpu_s: float
+    memory_bytes: int
+    memory_limit_bytes: int
+    pids: int
+    received_bytes: int
+    sent_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PathStat:
+    """One path of a container as the engine tells it: type and permissions as in ``stat.st_mode``."""
+
+    mode: int
+    size: int
+    link_target: str = ""
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory; a link to one is none."""
+        return stat.S_ISDIR(self.mode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,6 +305,10 @@ class Stream(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send all of ``data`` to standard input. Raises ConnectionLostError if the other side is gone."""
+        ...
+
+    def close_write(self) -> None:
+        """End standard input; output can still be read."""
         ...
 
     def close(self) -> None:
@@ -343,15 +406,64 @@ class Engine(Protocol):
         workdir: PurePosixPath | None = None,
     ) -> Stream: ...
 
+    def open_exec(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] = _NO_LABELS,
+        user: str | None = None,
+        workdir: PurePosixPath | None = None,
+        stdin: bool = True,
+    ) -> tuple[str, Stream]:
+        """As :meth:`exec_stream`, and the id by which the command's exit code is asked for."""
+        ...
+
+    def exec_exit_code(self, exec_id: str) -> int | None:
+        """The exit code of a command; ``None`` while it runs."""
+        ...
+
     def inspect_container(self, container: str) -> ContainerInfo: ...
 
     def wait(self, container: str, *, timeout_s: float | None = None) -> int:
         """Wait until the container has ended; returns its exit code. TimeoutError if the time is up."""
         ...
 
-    def logs(self, container: str, *, tail: int | None = None) -> bytes: ...
+    def logs(self, container: str, *, tail: int | None = None, since: float | None = None) -> bytes:
+        """What the main process wrote, both streams: the last ``tail`` lines, or all since a time (Unix seconds)."""
+        ...
 
     def kill(self, container: str, signal: str = "KILL") -> None: ...
+
+    def stop(self, container: str, *, timeout_s: float = 10.0) -> None:
+        """Send the stop signal, and kill after ``timeout_s`` (whole seconds). A container that has ended is fine."""
+        ...
+
+    def restart(self, container: str, *, timeout_s: float = 10.0) -> None: ...
+
+    def pause(self, container: str) -> None: ...
+
+    def unpause(self, container: str) -> None: ...
+
+    def stats(self, container: str) -> Stats: ...
+
+    def commit(
+        self,
+        container: str,
+        reference: str,
+        *,
+        labels: Mapping[str, str] = _NO_LABELS,
+        entrypoint: Sequence[str] = (),
+        command: Sequence[str] = (),
+    ) -> str:
+        """Make an image of the container's file system and return its id; processes are paused meanwhile.
+
+        Volumes and tmpfs are not part of it. The image is configured as the container is, except for the labels
+        that are added, and ``entrypoint`` and ``command``, which replace the container's own.
+        """
+        ...
+
+    def rename(self, container: str, name: str) -> None: ...
 
     def remove_container(self, container: str) -> None:
         """Kill if needed, and remove with its anonymous volumes. A container that is already gone is fine."""
@@ -372,6 +484,10 @@ class Engine(Protocol):
 
     def get_archive(self, container: str, path: PurePosixPath) -> Iterable[bytes]:
         """A tar stream of a container path. NotFoundError if the path does not exist."""
+        ...
+
+    def stat_path(self, container: str, path: PurePosixPath) -> PathStat | None:
+        """What a container path is, without following a link; ``None`` if there is nothing."""
         ...
 
     def create_volume(

@@ -12,7 +12,7 @@ from pytest_envpar.engine.translate import translated
 from pytest_envpar.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_envpar.engine.api import EngineInfo
 
@@ -50,7 +50,7 @@ class Calls:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str | Sequence[str]] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | Iterable[bytes] | None = None,
         timeout_s: float | None = _REQUEST_TIMEOUT_S,

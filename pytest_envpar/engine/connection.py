@@ -24,7 +24,7 @@ from pytest_envpar.errors import NotYetError, UsageError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 CONNECT_TIMEOUT_S = 3.0
@@ -296,7 +296,7 @@ class HttpClient:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str | Sequence[str]] | None = None,
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
@@ -315,7 +315,7 @@ class HttpClient:
             OSError, GoneError, ProtocolError: There was no such answer.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        target = quote(path, safe="/:@") + (f"?{urlencode(query)}" if query else "")
+        target = quote(path, safe="/:@") + (f"?{urlencode(query, doseq=True)}" if query else "")
         lines = [f"{method} {target} HTTP/1.1", "Host: docker", "User-Agent: pytest-envpar"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         if upgrade:
@@ -336,6 +336,10 @@ class HttpClient:
                 response = Response(self, connection, connection.until(b"\r\n\r\n", deadline), deadline)
                 if response.status == 101 or response.status >= 200:
                     break
+            if method == "HEAD":
+                # The length is that of an answer which does not come.
+                response.headers.pop("transfer-encoding", None)
+                response.headers["content-length"] = "0"
         except BaseException:
             connection.close()
             raise

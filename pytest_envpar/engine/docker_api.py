@@ -25,6 +25,7 @@ from pytest_envpar.engine.api import (
 )
 from pytest_envpar.engine.calls import POLL_S, label_filter
 from pytest_envpar.engine.docker_images import DockerImages
+from pytest_envpar.engine.docker_life import DockerLife
 from pytest_envpar.engine.stream import SocketStream, demultiplexed
 from pytest_envpar.engine.translate import AnswerError, ProtocolError, translated
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
@@ -45,7 +46,7 @@ _REMOVED_LATER = ("in progress", "could not be stopped")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class DockerEngine(DockerImages):
+class DockerEngine(DockerImages, DockerLife):
     """An :class:`~pytest_envpar.engine.api.Engine` that is reached at a URL. Making one asks the engine once.
 
     Any number of threads may use it at the same time.
@@ -154,7 +155,19 @@ class DockerEngine(DockerImages):
         user: str | None = None,
         workdir: PurePosixPath | None = None,
     ) -> SocketStream:
-        return self._exec(container, command, env=env, user=user, workdir=workdir, stdin=True)[1]
+        return self.open_exec(container, command, env=env, user=user, workdir=workdir)[1]
+
+    def open_exec(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] = _NOTHING,
+        user: str | None = None,
+        workdir: PurePosixPath | None = None,
+        stdin: bool = True,
+    ) -> tuple[str, SocketStream]:
+        return self._exec(container, command, env=env, user=user, workdir=workdir, stdin=stdin)
 
     def inspect_container(self, container: str) -> ContainerInfo:
         return parse.container_info(
@@ -172,8 +185,10 @@ class DockerEngine(DockerImages):
             raise
         return int(parse.table(answer).get("StatusCode") or 0)
 
-    def logs(self, container: str, *, tail: int | None = None) -> bytes:
+    def logs(self, container: str, *, tail: int | None = None, since: float | None = None) -> bytes:
         query = {"stdout": "1", "stderr": "1", "tail": "all" if tail is None else str(tail)}
+        if since is not None:
+            query["since"] = f"{since:.9f}"
         with translated(f"container {_short(container)}: logs", self._url):
             raw = self._request("GET", f"/containers/{container}/logs", query=query).read()
         return demultiplexed(raw)

@@ -6,9 +6,12 @@ every version adds something.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import os
 import socket
+import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +24,9 @@ from pytest_envpar.engine.api import (
     LayerFolders,
     Listed,
     PathChange,
+    PathStat,
     RemoteImage,
+    Stats,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +38,16 @@ _CHANGE_KINDS: Mapping[int, Literal["added", "removed", "modified"]] = {
     1: "added",
     2: "removed",
 }
+_GO_TYPES = (
+    (1 << 31, stat.S_IFDIR),
+    (1 << 27, stat.S_IFLNK),
+    (1 << 21, stat.S_IFCHR),
+    (1 << 26, stat.S_IFBLK),
+    (1 << 25, stat.S_IFIFO),
+    (1 << 24, stat.S_IFSOCK),
+)
+_GO_FLAGS = ((1 << 23, stat.S_ISUID), (1 << 22, stat.S_ISGID), (1 << 20, stat.S_ISVTX))
+_LOOPBACK = "127.0.0.1"
 _OVERLAY_DRIVERS = ("overlay2", "overlayfs")
 _VIRTUAL_MACHINES = ("docker desktop", "docker-desktop", "rancher desktop", "colima", "lima", "orbstack")
 
@@ -192,7 +207,61 @@ def container_info(answer: Any) -> ContainerInfo:
         error=str(state.get("Error") or ""),
         labels=labels(table(data.get("Config")).get("Labels")),
         ip_addresses={name: address for name, address in addresses.items() if address},
+        ports=_ports(table(data.get("NetworkSettings")).get("Ports")),
+        # Podman writes the name that Docker has had before, too.
+        health=_health(table(state.get("Health") or state.get("Healthcheck"))),
     )
+
+
+def _ports(value: Any) -> dict[str, tuple[tuple[str, int], ...]]:
+    found: dict[str, tuple[tuple[str, int], ...]] = {}
+    for name, places in table(value).items():
+        rows_ = [
+            (str(table(row).get("HostIp") or ""), str(table(row).get("HostPort"))) for row in rows(places)
+        ]
+        published = tuple((host, int(port)) for host, port in rows_ if port.isdigit())
+        if published:
+            found[str(name)] = published
+    return found
+
+
+def _health(data: Mapping[str, Any]) -> str:
+    status = str(data.get("Status") or "")
+    return status if status in ("starting", "healthy", "unhealthy") else ""
+
+
+def stats(answer: Any) -> Stats:
+    """``GET /containers/{id}/stats``."""
+    data = table(answer)
+    memory, cpu = table(data.get("memory_stats")), table(table(data.get("cpu_stats")).get("cpu_usage"))
+    cache = table(memory.get("stats"))
+    # What the kernel can take back at once is no use of the container's: as `docker stats` has it.
+    inactive = int(cache.get("total_inactive_file") or cache.get("inactive_file") or 0)
+    networks = [table(network) for network in table(data.get("networks")).values()]
+    return Stats(
+        cpu_s=int(cpu.get("total_usage") or 0) / 1e9,
+        memory_bytes=max(0, int(memory.get("usage") or 0) - inactive),
+        memory_limit_bytes=int(memory.get("limit") or 0),
+        pids=int(table(data.get("pids_stats")).get("current") or 0),
+        received_bytes=sum(int(network.get("rx_bytes") or 0) for network in networks),
+        sent_bytes=sum(int(network.get("tx_bytes") or 0) for network in networks),
+    )
+
+
+def path_stat(header: str) -> PathStat | None:
+    """The header ``X-Docker-Container-Path-Stat`` of the archive calls: JSON in base64.
+
+    Its mode is that of Go's ``os.FileMode``, whose type and set-id bits have places of their own.
+    """
+    try:
+        data = table(json.loads(base64.b64decode(header)))
+    except ValueError:
+        return None
+    told = int(data.get("mode") or 0)
+    mode = told & 0o777
+    mode |= next((ours for bit, ours in _GO_TYPES if told & bit), stat.S_IFREG)
+    mode |= sum(ours for bit, ours in _GO_FLAGS if told & bit)
+    return PathStat(mode, int(data.get("size") or 0), str(data.get("linkTarget") or ""))
 
 
 def listed_container(item: Any) -> Listed:
@@ -281,6 +350,8 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         mounts.append(made)
     host["Mounts"] = mounts
     host["Binds"] = binds
+    # An empty port lets the engine choose.
+    host["PortBindings"] = {port: [{"HostIp": _LOOPBACK, "HostPort": ""}] for port in spec.ports}
     body: dict[str, Any] = {
         "Image": spec.image,
         "Cmd": list(spec.command),
@@ -297,6 +368,7 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         "StdinOnce": spec.stdin,
         "AttachStdout": True,
         "AttachStderr": True,
+        "ExposedPorts": {port: {} for port in spec.ports} or None,
         "HostConfig": {key: value for key, value in host.items() if value not in (None, [], {})},
     }
     return {key: value for key, value in body.items() if value is not None}

@@ -1,0 +1,195 @@
+"""Files between the host and a container, as tar streams.
+
+What comes from a container is hostile: its archive is read as a stream, a member's name only ever chooses a place below
+the target, nothing is written through a symbolic link, and devices, links that lead out and set-id bits stay behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tarfile
+from typing import IO, TYPE_CHECKING
+
+from pytest_envpar.containers.artifacts import ChunkReader
+from pytest_envpar.errors import EngineError, UsageError
+from pytest_envpar.images import tarstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path, PurePosixPath
+
+_PIECE = 256 * 1024
+
+
+class LinkError(Exception):
+    """What was asked for is a symbolic link to ``target``: an engine's archive has the link itself."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self.target = target
+
+
+def entries_of(source: Path, name: str) -> Iterator[tarstream.Entry]:
+    """A host file or folder as members of an archive below ``name``; links stay links, sockets and devices stay here.
+
+    Raises:
+        UsageError: There is nothing that can be read.
+    """
+    try:
+        yield from _entries(source, name)
+    except OSError as error:
+        raise UsageError(f"copy_in: {source} cannot be read: {error.strerror or error}") from error
+
+
+def _entries(source: Path, name: str) -> Iterator[tarstream.Entry]:
+    status = source.lstat()
+    mode, mtime = stat.S_IMODE(status.st_mode), int(status.st_mtime)
+    if stat.S_ISLNK(status.st_mode):
+        yield tarstream.Entry(name, "link", mode, mtime=mtime, target=str(source.readlink()))
+    elif stat.S_ISREG(status.st_mode):
+        yield tarstream.Entry(name, "file", mode, mtime=mtime, size=status.st_size, source=source)
+    elif stat.S_ISDIR(status.st_mode):
+        yield tarstream.directory(f"{name}/", mode, mtime=mtime)
+        for child in sorted(source.iterdir()):
+            yield from _entries(child, f"{name}/{child.name}")
+
+
+def read_file(chunks: Iterable[bytes], path: PurePosixPath) -> bytes:
+    """The content of the one regular file in an engine's archive of ``path``.
+
+    Raises:
+        LinkError: It is a symbolic link.
+        IsADirectoryError: It is a folder.
+        UsageError: It is none of these.
+    """
+    for member, archive in _members(chunks, path):
+        if member.isdir():
+            raise IsADirectoryError(f"{path} is a directory in the container")
+        if member.issym():
+            raise LinkError(member.linkname)
+        file = archive.extractfile(member) if member.isreg() else None
+        if file is None:
+            raise UsageError(f"{path} in the container is no regular file")
+        return file.read()
+    raise EngineError(f"the engine's archive of {path} is empty")
+
+
+def check_readable(source: Path) -> None:
+    """Raise UsageError if there is nothing to copy; later it would break an archive off in its middle."""
+    if not os.access(source, os.R_OK, follow_symlinks=False) and not source.is_symlink():
+        raise UsageError(f"copy_in: {source} does not exist or cannot be read")
+
+
+def extract(chunks: Iterable[bytes], path: PurePosixPath, target: Path) -> Path:
+    """Write an engine's archive of ``path`` to ``target`` (host): a file as that file, a folder as that folder.
+
+    Args:
+        target: An existing folder takes the copy under its own name; anything else is the copy's name.
+
+    Returns:
+        The copy's path (host).
+
+    Raises:
+        LinkError: ``path`` is a symbolic link.
+        UsageError: It cannot be written there.
+        EngineError: The archive is not what was asked for.
+    """
+    place = target / path.name if target.is_dir() and path.name else target
+    seen: dict[tuple[str, ...], Path] = {}
+    made: list[tuple[Path, int]] = []
+    try:
+        for member, archive in _members(chunks, path):
+            below = _below(member.name)
+            if below is None:
+                continue
+            if not below and member.issym():
+                raise LinkError(member.linkname)
+            written = _place(place, below)
+            if member.isdir():
+                _no_link(written)
+                written.mkdir(parents=not below, exist_ok=True)
+                made.append((written, member.mode))
+            elif member.isreg():
+                file = archive.extractfile(member)
+                assert file is not None
+                _write(written, file, member.mode)
+                seen[below] = written
+            elif member.islnk():
+                first = seen.get(_below(member.linkname) or ())
+                if first is not None:
+                    with first.open("rb") as file:
+                        _write(written, file, member.mode)
+            elif member.issym() and _stays(below, member.linkname):
+                with contextlib.suppress(FileNotFoundError):
+                    written.unlink()
+                written.symlink_to(member.linkname)
+        for folder, mode in reversed(made):
+            folder.chmod(mode & 0o777 | 0o700)
+    except OSError as error:
+        raise UsageError(f"copy_out: {place} cannot be written: {error.strerror or error}") from error
+    return place
+
+
+def _members(
+    chunks: Iterable[bytes], path: PurePosixPath
+) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+    try:
+        with tarfile.open(fileobj=ChunkReader(chunks), mode="r|", bufsize=_PIECE) as archive:
+            for member in archive:
+                yield member, archive
+    except tarfile.TarError as error:
+        raise EngineError(f"the engine's archive of {path} cannot be read: {error}") from error
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
+
+
+def _below(name: str) -> tuple[str, ...] | None:
+    """A member's place below what was asked for; ``None`` for a name that leads elsewhere."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        return None
+    # An engine names everything below the last part of the path that was asked for.
+    return tuple(parts[1:])
+
+
+def _place(place: Path, below: tuple[str, ...]) -> Path:
+    """The host path, which no link on the way may bend."""
+    folder = place
+    for part in below[:-1]:
+        _no_link(folder)
+        folder /= part
+    if below:
+        _no_link(folder)
+        return folder / below[-1]
+    return place
+
+
+def _no_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise UsageError(f"copy_out: {folder} is a symbolic link", hint="copy to a folder of its own")
+
+
+def _stays(below: tuple[str, ...], target: str) -> bool:
+    """Whether a symbolic link leads to a place within the copy, whatever other links are on its way."""
+    if not below or not target or target.startswith("/") or "\0" in target:
+        return False
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    up = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
+    # Behind a name, ".." would be the parent of wherever that name leads.
+    return up < len(below) and ".." not in parts[up:]
+
+
+def _write(target: Path, file: IO[bytes], mode: int) -> None:
+    # A link in its place is replaced and not followed.
+    with contextlib.suppress(FileNotFoundError):
+        if target.is_symlink() or not target.is_dir():
+            target.unlink()
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        shutil.copyfileobj(file, out, _PIECE)
+    target.chmod(mode & 0o777 | 0o600)

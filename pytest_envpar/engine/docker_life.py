@@ -1,0 +1,110 @@
+"""What can be done to a container that is there: stop, pause, measure, look at, commit and rename it."""
+
+from __future__ import annotations
+
+import json
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pytest_envpar.engine import parse
+from pytest_envpar.engine.calls import Calls
+from pytest_envpar.engine.translate import translated
+from pytest_envpar.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import PurePosixPath
+
+    from pytest_envpar.engine.api import PathStat, Stats
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_STAT_HEADER = "x-docker-container-path-stat"
+
+
+class DockerLife(Calls):
+    """The verbs of a container's life; see :class:`~pytest_envpar.engine.api.Engine`."""
+
+    def exec_exit_code(self, exec_id: str) -> int | None:
+        answer = parse.table(self._json("GET", f"/exec/{exec_id}/json", "exec"))
+        return None if answer.get("Running") else int(answer.get("ExitCode") or 0)
+
+    def stop(self, container: str, *, timeout_s: float = 10.0) -> None:
+        self._change(container, "stop", t=str(max(0, round(timeout_s))))
+
+    def restart(self, container: str, *, timeout_s: float = 10.0) -> None:
+        self._change(container, "restart", t=str(max(0, round(timeout_s))))
+
+    def pause(self, container: str) -> None:
+        self._change(container, "pause")
+
+    def unpause(self, container: str) -> None:
+        self._change(container, "unpause")
+
+    def rename(self, container: str, name: str) -> None:
+        self._change(container, "rename", name=name)
+
+    def stats(self, container: str) -> Stats:
+        doing = f"container {container[:12]}: stats"
+        # Without "one-shot" an engine waits for a second measure, only to tell a share of the processor.
+        query = {"stream": "0", "one-shot": "1"}
+        return parse.stats(self._json("GET", f"/containers/{container}/stats", doing, query=query))
+
+    def commit(
+        self,
+        container: str,
+        reference: str,
+        *,
+        labels: Mapping[str, str] = _NOTHING,
+        entrypoint: Sequence[str] = (),
+        command: Sequence[str] = (),
+    ) -> str:
+        repository, _, tag = reference.rpartition(":")
+        query: dict[str, str | list[str]] = {
+            "container": container,
+            "repo": repository,
+            "tag": tag,
+            "pause": "1",
+        }
+        body: dict[str, object] = {}
+        if self.info.kind == "podman":
+            # It reads the body and looks at instructions of a Dockerfile only; Docker's cannot take an entrypoint away.
+            query["changes"] = [
+                f"ENTRYPOINT {json.dumps(list(entrypoint))}",
+                f"CMD {json.dumps(list(command))}",
+                *(f"LABEL {_quoted(name)}={_quoted(value)}" for name, value in labels.items()),
+            ]
+        else:
+            body = {"Entrypoint": list(entrypoint), "Cmd": list(command), "Labels": dict(labels)}
+        headers = {"Content-Type": "application/json"}
+        with translated(f"container {container[:12]}: commit", self._url):
+            answer = self._request(
+                "POST",
+                "/commit",
+                query=query,
+                headers=headers,
+                body=json.dumps(body).encode(),
+                timeout_s=None,
+            ).json()
+        return parse.image_id(parse.table(answer).get("Id"))
+
+    def stat_path(self, container: str, path: PurePosixPath) -> PathStat | None:
+        doing = f"container {container[:12]}: look at {path}"
+        try:
+            with translated(doing, self._url):
+                response = self._request(
+                    "HEAD", f"/containers/{container}/archive", query={"path": str(path)}
+                )
+        except NotFoundError:
+            return None
+        response.read()
+        return parse.path_stat(response.headers.get(_STAT_HEADER, ""))
+
+    def _change(self, container: str, verb: str, **query: str) -> None:
+        doing = f"container {container[:12]}: {verb}"
+        with translated(doing, self._url):
+            self._request("POST", f"/containers/{container}/{verb}", query=query, timeout_s=None).read()
+
+
+def _quoted(text: str) -> str:
+    """A word of a Dockerfile instruction, in which nothing is replaced by a variable's value."""
+    return json.dumps(text, ensure_ascii=False).replace("$", "\\$")
