@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -64,7 +64,8 @@ class ImageInfo:
     """An image as the engine knows it.
 
     ``layers`` are diff IDs, bottom first; ``digests`` are ``name@sha256:…``; ``created`` is RFC 3339, as the engine
-    writes it.
+    writes it; ``ports`` are the exposed ones (``5432/tcp``); ``health_check`` is the ``Test`` of the image's health
+    check (``CMD`` and arguments, or ``CMD-SHELL`` and a command line), empty without one.
     """
 
     id: str
@@ -83,6 +84,8 @@ class ImageInfo:
     labels: Mapping[str, str]
     created: str = ""
     size_bytes: int | None = None
+    ports: tuple[str, ...] = ()
+    health_check: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +144,10 @@ class Mount:
 class ContainerSpec:
     """What to create. Sizes in bytes; ``tmpfs`` maps container paths to mount options.
 
-    ``no_new_privileges`` keeps set-user-id programs inside from gaining rights. ``ports`` (``5432/tcp``) are published
-    on ports of the loopback address that the engine chooses.
+    ``aliases`` are more names of the container in its ``network``. ``readable_log`` keeps the log where
+    :meth:`Engine.follow_logs` finds it, whatever the engine's own choice is. ``no_new_privileges`` keeps set-user-id
+    programs inside from gaining rights. ``ports`` (``5432/tcp``) are published on ports of the loopback address that
+    the engine chooses.
     """
 
     image: str
@@ -155,6 +160,8 @@ class ContainerSpec:
     workdir: PurePosixPath | None = None
     hostname: str | None = None
     network: str | None = None
+    aliases: tuple[str, ...] = ()
+    readable_log: bool = False
     mounts: tuple[Mount, ...] = ()
     tmpfs: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
     read_only: bool = False
@@ -265,6 +272,19 @@ class PathStat:
     def is_directory(self) -> bool:
         """Whether it is a directory; a link to one is none."""
         return stat.S_ISDIR(self.mode)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogLine:
+    """A line that a container's main process wrote.
+
+    Args:
+        time: When, in seconds since 1970 by the engine's clock, which is that of its containers; 0 if not told.
+        text: Without the end of the line.
+    """
+
+    time: float
+    text: bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -433,6 +453,11 @@ class Engine(Protocol):
         """What the main process wrote, both streams: the last ``tail`` lines, or all since a time (Unix seconds)."""
         ...
 
+    def follow_logs(self, container: str) -> Iterator[LogLine]:
+        """The lines that the main process of a started container wrote and writes, each as it comes; ends with the
+        container. What is written in the last moment may be missing: :meth:`logs` has it."""
+        ...
+
     def kill(self, container: str, signal: str = "KILL") -> None: ...
 
     def stop(self, container: str, *, timeout_s: float = 10.0) -> None:
@@ -511,9 +536,26 @@ class Engine(Protocol):
 
     def list_volumes(self, labels: Mapping[str, str]) -> tuple[Listed, ...]: ...
 
+    def create_network(self, name: str, *, labels: Mapping[str, str], internal: bool = False) -> str:
+        """Create a bridge network whose containers find each other by their aliases, and return its id.
+
+        Args:
+            internal: Whether there is no way out of it.
+
+        Raises:
+            ConflictError: There is one of this name.
+        """
+        ...
+
+    def connect_network(self, network: str, container: str, *, aliases: Sequence[str] = ()) -> None:
+        """Connect a container, which need not run yet, to one more network."""
+        ...
+
     def list_networks(self, labels: Mapping[str, str]) -> tuple[Listed, ...]: ...
 
-    def remove_network(self, network: str) -> None: ...
+    def remove_network(self, network: str) -> None:
+        """Remove a network. One that is already gone is fine; one in use is an error."""
+        ...
 
     def cancel(self) -> None:
         """End all calls that are under way, from any thread, and refuse new ones: they raise EngineError.

@@ -91,9 +91,19 @@ class Calls:
                     raise
                 time.sleep(POLL_S)
 
-    def _done(self, method: str, path: str, doing: str, *, query: Mapping[str, str] | None = None) -> None:
+    def _done(
+        self,
+        method: str,
+        path: str,
+        doing: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> None:
+        headers = None if body is None else {"Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
         with translated(doing, self._url):
-            self._request(method, path, query=query).read()
+            self._request(method, path, query=query, headers=headers, body=data).read()
 
     def _hijack(
         self,

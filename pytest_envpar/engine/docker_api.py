@@ -26,6 +26,7 @@ from pytest_envpar.engine.api import (
 from pytest_envpar.engine.calls import POLL_S, label_filter
 from pytest_envpar.engine.docker_images import DockerImages
 from pytest_envpar.engine.docker_life import DockerLife
+from pytest_envpar.engine.docker_networks import DockerNetworks
 from pytest_envpar.engine.stream import SocketStream, demultiplexed
 from pytest_envpar.engine.translate import AnswerError, ProtocolError, translated
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
@@ -46,7 +47,7 @@ _REMOVED_LATER = ("in progress", "could not be stopped")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class DockerEngine(DockerImages, DockerLife):
+class DockerEngine(DockerImages, DockerLife, DockerNetworks):
     """An :class:`~pytest_envpar.engine.api.Engine` that is reached at a URL. Making one asks the engine once.
 
     Any number of threads may use it at the same time.
@@ -246,7 +247,7 @@ class DockerEngine(DockerImages, DockerLife):
             )
         return self._translated_chunks(response, doing)
 
-    # Volumes, networks, listings
+    # Volumes, listings
 
     def create_volume(
         self, name: str, *, labels: Mapping[str, str], options: Mapping[str, str] = _NOTHING
@@ -272,14 +273,6 @@ class DockerEngine(DockerImages, DockerLife):
     def list_volumes(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
         answer = parse.table(self._listing("/volumes", "volumes", query=label_filter(labels)))
         return tuple(parse.listed_named(item) for item in parse.rows(answer.get("Volumes")))
-
-    def list_networks(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
-        answer = self._listing("/networks", "networks", query=label_filter(labels))
-        return tuple(parse.listed_named(item) for item in parse.rows(answer))
-
-    def remove_network(self, network: str) -> None:
-        with contextlib.suppress(NotFoundError):
-            self._done("DELETE", f"/networks/{network}", f"network {network}")
 
     def cancel(self) -> None:
         self._cancelled.set()

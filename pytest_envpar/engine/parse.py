@@ -171,6 +171,8 @@ def image_info(answer: Any) -> ImageInfo:
         labels=labels(config.get("Labels")),
         created=str(data.get("Created") or ""),
         size_bytes=data["Size"] if isinstance(data.get("Size"), int) else None,
+        ports=tuple(sorted(table(config.get("ExposedPorts")))),
+        health_check=_health_check(table(config.get("Healthcheck") or data.get("HealthCheck"))),
     )
 
 
@@ -185,6 +187,11 @@ def image_history(answer: Any) -> tuple[HistoryEntry, ...]:
         )
         for each in map(table, reversed(rows(answer)))
     )
+
+
+def _health_check(data: Mapping[str, Any]) -> tuple[str, ...]:
+    test = texts(data.get("Test"))
+    return () if test[:1] in ((), ("NONE",)) else test
 
 
 def container_info(answer: Any) -> ContainerInfo:
@@ -335,6 +342,7 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         "Tmpfs": dict(spec.tmpfs),
         "Init": spec.init or None,
         "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else [],
+        "LogConfig": {"Type": "json-file"} if spec.readable_log else {},
     }
     mounts: list[dict[str, Any]] = []
     binds: list[str] = []
@@ -354,7 +362,10 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
     host["PortBindings"] = {port: [{"HostIp": _LOOPBACK, "HostPort": ""}] for port in spec.ports}
     body: dict[str, Any] = {
         "Image": spec.image,
-        "Cmd": list(spec.command),
+        "NetworkingConfig": {"EndpointsConfig": {spec.network: {"Aliases": list(spec.aliases)}}}
+        if spec.network and spec.aliases
+        else None,
+        "Cmd": list(spec.command) if spec.command or spec.entrypoint else None,
         "Entrypoint": list(spec.entrypoint) or None,
         "Env": [f"{name}={value}" for name, value in spec.env.items()],
         "Labels": dict(spec.labels),

@@ -159,14 +159,29 @@ class SocketStream:
 
 def demultiplexed(raw: bytes) -> bytes:
     """The data of a complete multiplexed answer, both streams in the order in which they came."""
-    pieces = []
-    at = 0
-    while at + _HEADER.size <= len(raw):
-        _, size = _HEADER.unpack_from(raw, at)
-        at += _HEADER.size
-        pieces.append(raw[at : at + size])
-        at += size
-    return b"".join(pieces)
+    return b"".join(data for _, data in Demultiplexer().feed(raw))
+
+
+class Demultiplexer:
+    """Takes a multiplexed answer in pieces. Mutable: what is cut off waits for the next piece."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """The complete frames: 1 (standard output) or 2 (standard error), and what was written."""
+        self._buffer += data
+        frames = []
+        at = 0
+        while at + _HEADER.size <= len(self._buffer):
+            kind, size = _HEADER.unpack_from(self._buffer, at)
+            end = at + _HEADER.size + size
+            if end > len(self._buffer):
+                break
+            frames.append((_STDOUT if kind <= _STDOUT else _STDERR, self._buffer[at + _HEADER.size : end]))
+            at = end
+        self._buffer = self._buffer[at:]
+        return frames
 
 
 def _would_block(error: OSError) -> bool:

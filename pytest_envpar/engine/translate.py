@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _DETAIL_LINES = 20
 # Podman answers 500 to what Docker answers 409.
-_CONFLICTS = ("container state improper", "is already in use")
+_CONFLICTS = ("container state improper", "is already in use", "network already exists")
 _HINTS = {
     "setting rlimit": "Podman may not raise limits here: name a file by CONTAINERS_CONF that has, under "
     '[containers], default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]',

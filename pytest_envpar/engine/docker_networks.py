@@ -1,0 +1,91 @@
+"""The verbs of networks, and the log of a container as it grows."""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from pytest_envpar.engine import parse
+from pytest_envpar.engine.api import Listed, LogLine
+from pytest_envpar.engine.calls import Calls, label_filter
+from pytest_envpar.engine.stream import Demultiplexer
+from pytest_envpar.engine.translate import translated
+from pytest_envpar.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_MAX_LINE = 1 << 16
+
+
+class DockerNetworks(Calls):
+    """See :class:`~pytest_envpar.engine.api.Engine`."""
+
+    def create_network(self, name: str, *, labels: Mapping[str, str], internal: bool = False) -> str:
+        body = {
+            "Name": name,
+            "Driver": "bridge",
+            "Internal": internal,
+            "Labels": dict(labels),
+            # Docker would make a second network of a name that is taken.
+            "CheckDuplicate": True,
+        }
+        answer = self._json("POST", "/networks/create", f"network {name}", body=body)
+        return str(parse.table(answer).get("Id") or "")
+
+    def connect_network(self, network: str, container: str, *, aliases: Sequence[str] = ()) -> None:
+        body = {"Container": container, "EndpointConfig": {"Aliases": list(aliases)}}
+        doing = f"network {network[:40]}: connect container {container[:12]}"
+        self._done("POST", f"/networks/{network}/connect", doing, body=body)
+
+    def list_networks(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
+        answer = self._listing("/networks", "networks", query=label_filter(labels))
+        return tuple(parse.listed_named(item) for item in parse.rows(answer))
+
+    def remove_network(self, network: str) -> None:
+        with contextlib.suppress(NotFoundError):
+            self._done("DELETE", f"/networks/{network}", f"network {network}")
+
+    def follow_logs(self, container: str) -> Iterator[LogLine]:
+        query = {"follow": "1", "stdout": "1", "stderr": "1", "timestamps": "1", "tail": "all"}
+        with translated(f"container {container[:12]}: logs", self._url):
+            response = self._request("GET", f"/containers/{container}/logs", query=query, timeout_s=None)
+            try:
+                pieces = Demultiplexer()
+                rest: dict[int, bytes] = {1: b"", 2: b""}
+                for chunk in response.chunks():
+                    for stream, data in pieces.feed(chunk):
+                        *lines, rest[stream] = (rest[stream] + data).split(b"\n")
+                        rest[stream] = rest[stream][:_MAX_LINE]
+                        yield from map(_log_line, lines)
+                yield from (_log_line(line) for line in rest.values() if line)
+            finally:
+                response.close()
+
+
+def _log_line(line: bytes) -> LogLine:
+    """``2026-01-31T12:00:00.123456789Z text``; Podman writes the offset of its own time zone instead of ``Z``."""
+    stamp, _, text = line.partition(b" ")
+    return LogLine(unix_time(stamp.decode("ascii", "replace")), text.rstrip(b"\r"))
+
+
+def unix_time(stamp: str) -> float:
+    """Seconds of an RFC 3339 time with any number of digits behind the point; 0 for what is none."""
+    day, _, rest = stamp.partition("T")
+    clock, offset = rest, 0
+    for sign in ("Z", "+", "-"):
+        head, found, zone = rest.partition(sign)
+        if found:
+            clock = head
+            with contextlib.suppress(ValueError):
+                hours, _, minutes = zone.partition(":")
+                offset = (int(hours) * 60 + int(minutes)) * (-60 if sign == "-" else 60) if zone else 0
+            break
+    whole, _, fraction = clock.partition(".")
+    try:
+        seconds = calendar.timegm(time.strptime(f"{day}T{whole}", "%Y-%m-%dT%H:%M:%S"))
+        return seconds - offset + (int(fraction) / 10 ** len(fraction) if fraction else 0.0)
+    except ValueError:
+        return 0.0
