@@ -449,6 +449,10 @@ class Engine(Protocol):
         """Wait until the container has ended; returns its exit code. TimeoutError if the time is up."""
         ...
 
+    def wait_removed(self, container: str, *, timeout_s: float | None = None) -> None:
+        """Wait until the container is gone; at once if it is. TimeoutError if the time is up."""
+        ...
+
     def logs(self, container: str, *, tail: int | None = None, since: float | None = None) -> bytes:
         """What the main process wrote, both streams: the last ``tail`` lines, or all since a time (Unix seconds)."""
         ...

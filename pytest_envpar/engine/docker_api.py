@@ -176,10 +176,18 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
         )
 
     def wait(self, container: str, *, timeout_s: float | None = None) -> int:
+        return self._wait(container, timeout_s, {})
+
+    def wait_removed(self, container: str, *, timeout_s: float | None = None) -> None:
+        with contextlib.suppress(NotFoundError):
+            self._wait(container, timeout_s, {"condition": "removed"})
+
+    def _wait(self, container: str, timeout_s: float | None, query: Mapping[str, str]) -> int:
         doing = f"container {_short(container)}: wait"
+        path = f"/containers/{container}/wait"
         try:
             with translated(doing, self._url):
-                answer = self._request("POST", f"/containers/{container}/wait", timeout_s=timeout_s).json()
+                answer = self._request("POST", path, query=query, timeout_s=timeout_s).json()
         except ConnectionLostError as error:
             if timeout_s is not None and isinstance(error.__cause__, TimeoutError):
                 raise TimeoutError(f"{doing}: not within {timeout_s} s") from None

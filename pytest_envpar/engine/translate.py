@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _DETAIL_LINES = 20
 # Podman answers 500 to what Docker answers 409.
 _CONFLICTS = ("container state improper", "is already in use", "network already exists")
+# And this to what Docker answers 404, while a container is being removed.
+_MISSING = ("no such container",)
 _HINTS = {
     "setting rlimit": "Podman may not raise limits here: name a file by CONTAINERS_CONF that has, under "
     '[containers], default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]',
@@ -75,6 +77,8 @@ def translate(cause: BaseException, where: Where) -> EnvparError:
         kind = kinds.get(cause.status, EngineError)
         if kind is EngineError and any(text in cause.message for text in _CONFLICTS):
             kind = ConflictError
+        elif kind is EngineError and any(text in cause.message for text in _MISSING):
+            kind = NotFoundError
         return kind(message, detail=lines[1:], hint=_hint(cause.message))
     if isinstance(cause, ProtocolError):
         return EngineError(f"{doing}: what answers is not a container engine ({redacted(str(cause))})")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 SCRATCH = "/.envpar/tmp"
 """A tmpfs of ours inside: pytest's cache directory."""
 
-_REMOVAL_S = 2.0
+_REMOVALS = ("removing", "dead")
+_END_S = 2.0
+_REMOVAL_S = 4.0
 _KILLED = 137
 
 _BOOT = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from _envpar_agent.supervisor import main; main(sys.argv[1:])"
@@ -64,16 +66,13 @@ class Site:
     def autopsy(self) -> str | None:
         """Why the container is gone, as far as the engine can tell."""
         try:
-            state = self.container.inspect()
-            deadline = time.monotonic() + _REMOVAL_S
-            while _may_be_removal(state) and time.monotonic() < deadline:
-                # A removal kills first: give it the time to become one.
-                time.sleep(_REMOVAL_S / 40)
-                state = self.container.inspect()
+            state = self._settled()
         except NotFoundError:
-            return "the container was removed from outside"
+            state = None
         except EngineError as error:
             return f"the engine does not answer: {error.message}"
+        if state is None or state.status in _REMOVALS:
+            return "the container was removed from outside"
         limit = self.ground.stage.memory_bytes
         if state.oom_killed:
             return f"killed: memory limit {limit} bytes" if limit else "killed: out of memory"
@@ -85,6 +84,24 @@ class Site:
         if code and code > 128:
             return f"the container was killed from outside (exit code {code}, signal {code - 128})"
         return f"the container ended with exit code {code}" + (f": {state.error}" if state.error else "")
+
+    def _settled(self) -> ContainerInfo | None:
+        """The state once it is the last; None if the container was removed."""
+        engine = self.ground.engine
+        state = self.container.inspect()
+        if state.running:
+            # The stream was faster than the engine.
+            with contextlib.suppress(TimeoutError):
+                engine.wait(self.container.id, timeout_s=_END_S)
+            state = self.container.inspect()
+        if engine.info.kind == "podman" and not state.oom_killed and state.exit_code in (None, _KILLED):
+            # A removal kills first, and until it is over Podman does not say what it is about, as Docker does.
+            try:
+                engine.wait_removed(self.container.id, timeout_s=_REMOVAL_S)
+            except TimeoutError:
+                return self.container.inspect()
+            return None
+        return state
 
     def left_behind(self) -> Changes | None:
         """What the suite left in the container's file system; None if the engine cannot tell any more."""
@@ -101,12 +118,6 @@ class Site:
         """End the conversation and remove the container and all that belongs to it."""
         self.client.close()
         self.container.remove()
-
-
-def _may_be_removal(state: ContainerInfo) -> bool:
-    # Podman has no exit code for a container that is being stopped or removed at the moment, and an engine may be
-    # slower to notice an end than the stream.
-    return not state.oom_killed and (state.running or state.exit_code in (None, _KILLED))
 
 
 def prepare(

@@ -131,6 +131,22 @@ def test_wait_is_over_in_time(engine: Engine, create: Callable[..., str]) -> Non
         engine.kill(container)
 
 
+def test_wait_for_a_removal(engine: Engine, create: Callable[..., str]) -> None:
+    container = create("sleep", "600")
+    engine.start(container)
+    engine.kill(container)
+    engine.wait(container, timeout_s=_LIMIT_S)
+    with pytest.raises(TimeoutError, match="not within"):
+        engine.wait_removed(container, timeout_s=0.2)
+    remover = threading.Thread(target=engine.remove_container, args=(container,))
+    remover.start()
+    engine.wait_removed(container, timeout_s=_LIMIT_S)
+    with pytest.raises(NotFoundError):
+        engine.inspect_container(container)
+    remover.join(_LIMIT_S)
+    engine.wait_removed(container, timeout_s=_LIMIT_S)
+
+
 def test_a_signal_reaches_the_main_process(engine: Engine, create: Callable[..., str]) -> None:
     program = (
         "import signal, sys; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(9)); print('up', flush=True)"

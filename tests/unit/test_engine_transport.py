@@ -409,6 +409,7 @@ def test_tls_to_a_server_without_it(tmp_path: Path) -> None:
     ("cause", "kind", "told"),
     [
         (AnswerError(404, "x"), NotFoundError, "doing: x"),
+        (AnswerError(500, "x does not exist in database: no such container"), NotFoundError, "in database"),
         (ProtocolError("what"), EngineError, "not a container engine"),
         (GoneError("cut"), ConnectionLostError, "cut"),
         (FileNotFoundError(2, "no"), ConnectionLostError, "no such file"),
