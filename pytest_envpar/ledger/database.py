@@ -186,6 +186,8 @@ class Database:
             # After a power cut the last transactions may be missing; the file is whole.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")
+            # Debian's SQLite overwrites what is removed; to make room would take longer than to fill it.
+            connection.execute("PRAGMA secure_delete = OFF").fetchone()
             connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         except BaseException:
             connection.close()
