@@ -104,13 +104,14 @@ class Runs:
             ).lastrowid
             assert made is not None
             connection.executemany(
-                "INSERT OR IGNORE INTO node (project, name) VALUES (?, ?)",
-                [(project, name) for name, *_ in ended],
+                "INSERT INTO node (project, name, last) VALUES (?, ?, ?)"
+                " ON CONFLICT (project, name) DO UPDATE SET last = excluded.last",
+                [(project, name, made) for name, *_ in ended],
             )
             connection.executemany(
-                "INSERT OR REPLACE INTO outcome (node, run, outcome, duration, manifest)"
-                " VALUES ((SELECT id FROM node WHERE project = ? AND name = ?), ?, ?, ?, ?)",
-                [(project, name, made, outcome, duration, key) for name, outcome, duration, key in ended],
+                "INSERT OR REPLACE INTO outcome (run, node, outcome, duration, manifest)"
+                " VALUES (?, (SELECT id FROM node WHERE project = ? AND name = ?), ?, ?, ?)",
+                [(made, project, name, outcome, duration, key) for name, outcome, duration, key in ended],
             )
             return made
 
@@ -137,8 +138,8 @@ class Runs:
             lambda connection: tuple(
                 OutcomeRecord(*row)
                 for row in connection.execute(
-                    f"SELECT {_OUTCOME} FROM outcome JOIN node ON node.id = node JOIN run ON run.id = run"
-                    " WHERE run = ? ORDER BY node.name",
+                    f"SELECT {_OUTCOME} FROM outcome JOIN node ON node.id = outcome.node JOIN run ON"
+                    " run.id = outcome.run WHERE outcome.run = ? ORDER BY node.name",
                     (run,),
                 )
             ),
@@ -179,8 +180,10 @@ class Runs:
             lambda connection: tuple(
                 (_run(row[:-4]), OutcomeRecord(*row[-4:]))
                 for row in connection.execute(
-                    f"SELECT {_RUN}, {_OUTCOME} FROM node JOIN outcome ON node = node.id JOIN run ON run.id = run"
-                    f" WHERE node.project = run.project AND {where} ORDER BY run.id DESC LIMIT ?",
+                    # CROSS JOIN: in this order. From run to run until there are enough; each is one look-up.
+                    f"SELECT {_RUN}, {_OUTCOME} FROM node CROSS JOIN run ON run.project = node.project"
+                    " CROSS JOIN outcome ON outcome.run = run.id AND outcome.node = node.id"
+                    f" WHERE {where} ORDER BY run.id DESC LIMIT ?",
                     (*values, limit),
                 )
             ),

@@ -4,6 +4,7 @@
 the next change is a step of its own, and a test migrates a stored file of every older version.
 
     1   images and layers, manifests in chunks, checkpoints, runs and outcomes
+    2   outcomes by run: sorted by test, every run touched all pages of all runs before it
 """
 
 from __future__ import annotations
@@ -53,7 +54,20 @@ _FIRST = (
     "CREATE INDEX outcome_run ON outcome (run)",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_OUTCOMES_BY_RUN = (
+    # The last run that had a test: when that run goes, so does the name.
+    "ALTER TABLE node ADD COLUMN last INTEGER NOT NULL DEFAULT 0",
+    "UPDATE node SET last = coalesce((SELECT max(run) FROM outcome WHERE outcome.node = node.id), 0)",
+    """CREATE TABLE outcome_by_run (
+        run INTEGER NOT NULL REFERENCES run (id) ON DELETE CASCADE, node INTEGER NOT NULL, outcome TEXT NOT NULL,
+        duration REAL NOT NULL, manifest TEXT, PRIMARY KEY (run, node)
+    ) WITHOUT ROWID""",
+    "INSERT INTO outcome_by_run SELECT run, node, outcome, duration, manifest FROM outcome ORDER BY run, node",
+    "DROP TABLE outcome",
+    "ALTER TABLE outcome_by_run RENAME TO outcome",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _OUTCOMES_BY_RUN)
 """The statements of each step, in order."""
 
 VERSION = len(STEPS)

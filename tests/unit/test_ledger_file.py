@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_envpar.ledger import Ledger, OutcomeRecord, RunRecord, room
+from pytest_envpar.ledger import ImageRecord, LayerRecord, Ledger, OutcomeRecord, RunRecord, room
 from pytest_envpar.ledger.database import Database
 from pytest_envpar.ledger.place import KEPT_BROKEN, file_system, is_network
 from pytest_envpar.ledger.schema import APPLICATION_ID, STEPS, VERSION
@@ -247,6 +248,19 @@ def test_a_ledger_of_every_version_is_read(version: int, path: Path) -> None:
         assert _works(ledger)
         assert ledger.problems == ()
     assert _ask(path, "PRAGMA user_version") == [(VERSION,)]
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+def test_a_migrated_ledger_is_as_a_new_one(version: int, path: Path, tmp_path: Path) -> None:
+    _stored(version, path)
+    new = tmp_path / "new.sqlite3"
+    shapes = []
+    for each in (path, new):
+        _fill(each, "k")
+        names = [str(name) for (name,) in _ask(each, "SELECT name FROM sqlite_master ORDER BY name")]
+        shapes.append({name: [row[1:] for row in _ask(each, f"PRAGMA table_info({name})")] for name in names})
+    assert shapes[0] == shapes[1]
+    assert _ask(path, "SELECT name, last FROM node ORDER BY name") == [("t.py::a", 1), ("t.py::b", 1)]
 
 
 def test_a_step_is_taken_once_and_keeps_what_is_there(path: Path) -> None:
@@ -620,14 +634,30 @@ def test_runs_go_when_no_manifest_is_left_to_go(path: Path) -> None:
 
 
 def test_old_runs_and_images_are_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_envpar.ledger import ImageRecord
-
     monkeypatch.setattr(room, "MAX_RUNS", 3)
     monkeypatch.setattr(room, "MAX_IMAGES", 2)
     with Ledger(path) as ledger:
         for number in range(4):
-            ledger.images.record(ImageRecord(f"sha256:{number}"))
-        made = [ledger.runs.record(RUN, [OutcomeRecord("a", "passed")]) for _ in range(6)]
+            ledger.images.record(
+                ImageRecord(f"sha256:{number}", (LayerRecord(f"l{number}"), LayerRecord("base")))
+            )
+        made = [
+            ledger.runs.record(RUN, [OutcomeRecord("a", "passed"), OutcomeRecord(f"once{number}", "passed")])
+            for number in range(6)
+        ]
         assert [run.id for run in ledger.runs.of_project("/p")] == made[:2:-1]
         assert [image.id for image in ledger.images.seen()] == ["sha256:3", "sha256:2"]
-    assert _ask(path, "SELECT count(*) FROM outcome") == [(3,)]
+        assert ledger.images.layers(["l0", "l3", "base"]).keys() == {"l3", "base"}
+    assert _ask(path, "SELECT count(*) FROM outcome") == [(6,)]
+    assert _ask(path, "SELECT name FROM node ORDER BY name") == [("a",), ("once3",), ("once4",), ("once5",)]
+
+
+def test_outcomes_do_not_crowd_out_manifests(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MAX_OUTCOMES", 250)
+    run = dataclasses.replace(RUN, counts={"passed": 90, "failed": 10})
+    with Ledger(path) as ledger:
+        made = [ledger.runs.record(run, [OutcomeRecord("a", "passed")]) for _ in range(5)]
+        assert [each.id for each in ledger.runs.of_project("/p")] == made[:-3:-1]
+        huge = ledger.runs.record(dataclasses.replace(RUN, counts={"passed": 1000}))
+        ledger.room.tidy()
+        assert [each.id for each in ledger.runs.of_project("/p")] == [huge]
