@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_envpar.drift.findings import Drift
+    from pytest_envpar.drift.model import Level
 
 TODAY = dt.date(2026, 6, 1)
 PLAIN = Policy(TODAY)
@@ -205,14 +206,13 @@ def test_levels_of_paths_and_configuration() -> None:
 
 def test_a_hook_may_correct_a_level_and_a_layer_names_its_instruction() -> None:
     one, other = DictTree({}), DictTree({"/models/a.bin": ""})
-    drift = assess(
-        compared(one, other),
-        one,
-        other,
-        PLAIN,
-        classify=lambda change, level: "config" if change.path.startswith("/models/") else None,
-        instruction_of=lambda path: "COPY models /models",
-    )
+
+    def classify(change: Change, level: Level) -> Level | None:
+        assert level == "file"
+        return "config" if change.path.startswith("/models/") else None
+
+    made_by = {"/models/a.bin": "COPY models /models"}
+    drift = assess(compared(one, other), one, other, PLAIN, classify=classify, instruction_of=made_by.get)
     assert [(each.level, each.instruction) for each in drift.files] == [("config", "COPY models /models")]
 
 
