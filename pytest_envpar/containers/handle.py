@@ -56,10 +56,6 @@ class Comparer(Protocol):
 
     def changes(self, container: Container) -> Any: ...
 
-    def diff(self, left: Container, right: Container) -> Any: ...
-
-    def manifest(self, container: Container) -> Any: ...
-
 
 class Container:
     """A running container of this run. A context manager: leaving removes it.
@@ -360,16 +356,22 @@ class Container:
         return dataclasses.replace(self.recipe, image=image_of(self._engine, checkpoint)).start()
 
     def changes(self) -> Any:
-        """What changed in its file system since it was made; mounts and what engines write themselves left out."""
-        return self._comparer.changes(self)
+        """What changed in its file system since it was made; mounts and what engines write themselves left out.
+
+        Returns:
+            Changes in the order of their paths, each with ``path`` and ``kind`` (``added``, ``removed``, ``modified``).
+        """
+        if self.recipe.comparer is None:
+            raise NotYetError("changes: not available for this container")
+        return self.recipe.comparer.changes(self)
 
     def diff(self, other: Container) -> Any:
-        """How the file system of ``other`` differs from this one's."""
-        return self._comparer.diff(self, other)
+        """How the file system of ``other`` differs from this one's. Not yet available."""
+        raise NotYetError(f"diff: comparing {self.name} with {other.name} is not yet part of this version")
 
     def manifest(self) -> Any:
-        """Every path of its file system with type, mode, owner and content digest."""
-        return self._comparer.manifest(self)
+        """Every path of its file system with type, mode, owner and content digest. Not yet available."""
+        raise NotYetError(f"manifest: that of {self.name} is not yet part of this version")
 
     def __enter__(self) -> Container:
         return self
@@ -378,12 +380,6 @@ class Container:
         self.remove()
 
     # Inner workings
-
-    @property
-    def _comparer(self) -> Comparer:
-        if self.recipe.comparer is None:
-            raise NotYetError("comparing file systems is not possible for this container")
-        return self.recipe.comparer
 
     def _run(
         self,

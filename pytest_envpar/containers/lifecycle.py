@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import ContainerInfo, Engine, Stream
     from pytest_envpar.images.pinned import PinnedImage
 
+KEPT = "envpar-kept-"
+"""Begins the names of containers that were kept."""
+
+_PREFIX = "envpar-"
 _REMOVALS = 5
 _REMOVAL_PAUSE_S = 0.1
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -78,6 +82,13 @@ class RunningContainer:
         if self._stream is not None:
             self._stream.close()
 
+    def keep(self) -> None:
+        """Give up ownership under a name by which sweeps know that it is to stay: see :func:`kept_name`."""
+        name = kept_name(self.name)
+        self.engine.rename(self.id, name)
+        self.name = name
+        self.release()
+
     def remove(self) -> None:
         """Kill and remove the container and its volumes. Safe to repeat, and if it is already gone."""
         self._stack.close()
@@ -94,7 +105,12 @@ class RunningContainer:
 def container_name(owner: Owner, stage: str, number: int | None = None) -> str:
     """``envpar-<stage>-<run>-<number>``; without a number a random word takes its place."""
     last = secrets.token_hex(3) if number is None else str(number)
-    return f"envpar-{slug(stage, fallback='stage')}-{owner.run}-{last}"
+    return f"{_PREFIX}{slug(stage, fallback='stage')}-{owner.run}-{last}"
+
+
+def kept_name(name: str) -> str:
+    """The name of a container that outlives its run because the user asked for it; its volumes keep theirs."""
+    return KEPT + name.removeprefix(_PREFIX)
 
 
 def start_container(

@@ -36,6 +36,7 @@ class Recipe:
         ids: uid and gid of the container's user, who owns the files that are written.
         comparer: Compares file systems; without one that is refused.
         remember: Told of each checkpoint.
+        begun: Told of each container that was started, so that it has an owner whoever asked for it.
     """
 
     engine: Engine
@@ -51,6 +52,7 @@ class Recipe:
     ids: tuple[int, int] = (0, 0)
     comparer: Comparer | None = None
     remember: Callable[[Checkpoint], None] | None = None
+    begun: Callable[[Container], None] | None = None
 
     def start(self) -> Container:
         """Start one more container; if any step fails, nothing is left.
@@ -72,4 +74,7 @@ class Recipe:
             stdin=False,
             attach=False,
         )
-        return Container(self, running)
+        container = Container(self, running)
+        if self.begun is not None:
+            self.begun(container)
+        return container

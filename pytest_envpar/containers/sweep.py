@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, RUN, STAGE, Owner, is_dead
+from pytest_envpar.containers.lifecycle import KEPT
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_envpar.engine.api import Engine, Listed
 
+State = Literal["live", "dead", "kept", "cache"]
 ObjectType = Literal["container", "volume", "network", "image"]
 
 
@@ -25,7 +27,8 @@ class OurObject:
         type: What the engine calls it.
         kind: What it is for (``run``, ``probe``, ``cache``, …).
         owner: Who made it; ``None`` for caches and incomplete labels.
-        state: ``live`` (its run may still need it), ``dead`` or ``cache``.
+        state: ``live`` (its run may still need it), ``dead``, ``kept`` (by ``--env-keep``: a container and its volumes,
+            which no run removes, and ``envpar prune`` does) or ``cache``.
         status: The engine's word for a container's state, else empty.
     """
 
@@ -37,7 +40,7 @@ class OurObject:
     stage: str
     run: str
     owner: Owner | None
-    state: Literal["live", "dead", "cache"]
+    state: State
     status: str
 
 
@@ -64,7 +67,17 @@ def list_ours(engine: Engine) -> tuple[OurObject, ...]:
     ours: list[OurObject] = []
     for type_, listed in listings:
         ours += (_ours(type_, each, dead) for each in sorted(listed, key=_removal_order))
-    return tuple(ours)
+    kept = {f"envpar-{each.name.removeprefix(KEPT)}" for each in ours if each.name.startswith(KEPT)}
+    if not kept:
+        return tuple(ours)
+    # A volume of its project is named after the container as it was called before.
+    return tuple(
+        dataclasses.replace(each, state="kept")
+        if each.state == "dead"
+        and (each.name.startswith(KEPT) or (each.type == "volume" and each.name.rpartition("-")[0] in kept))
+        else each
+        for each in ours
+    )
 
 
 def _networks(engine: Engine) -> tuple[Listed, ...]:
@@ -86,7 +99,7 @@ def _ours(type_: ObjectType, listed: Listed, dead: dict[Owner, bool]) -> OurObje
     labels = listed.labels
     kind = labels.get(KIND, "")
     owner = Owner.parse(labels)
-    state: Literal["live", "dead", "cache"] = "live"
+    state: State = "live"
     if kind == CACHE:
         state = "cache"
     elif owner is not None:
@@ -124,8 +137,8 @@ def sweep(engine: Engine, *, everything_dead: bool = True) -> Swept:
 
 
 def prune(engine: Engine, cache: bool = False) -> Swept:
-    """What ``envpar prune`` removes: leftovers of dead runs and, if asked, caches that no container uses."""
-    return _remove(engine, lambda ours: ours.state == "dead" or (cache and ours.state == "cache"))
+    """What ``envpar prune`` removes: what dead runs left or kept and, if asked, caches that no container uses."""
+    return _remove(engine, lambda ours: ours.state in ("dead", "kept") or (cache and ours.state == "cache"))
 
 
 def _remove(engine: Engine, wanted: Callable[[OurObject], bool]) -> Swept:

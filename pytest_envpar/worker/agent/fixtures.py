@@ -1,0 +1,75 @@
+"""The fixtures that give containers to tests, the same on the host and inside a stage.
+
+Where a container comes from differs: on the host it is started right there, inside a stage the host is asked for it. A
+*provider* is that difference.
+"""
+
+import types
+from typing import Any, Callable, Dict, Generator, Iterable, Optional
+
+import pytest
+
+ALWAYS = ("dev", "qa", "integration")
+"""Stages that have fixtures whether they are configured or not; a test that uses one that is not is skipped."""
+
+SCOPES = ("function", "module", "session")
+
+
+def names(stage: Optional[str]) -> Dict[str, str]:
+    """The names of a stage's fixtures by scope; None is the active or default stage."""
+    base = "%s_container" % (stage or "envpar")
+    return {scope: base if scope == "function" else "%s_%s" % (base, scope) for scope in SCOPES}
+
+
+def module(provider: Any, stages: Iterable[str]) -> types.ModuleType:
+    """A plugin that offers the fixtures.
+
+    Args:
+        provider: Has ``facts()``, ``take(request, stage, name)``, ``give_back(request, container, name)``,
+            ``factory(request)`` and ``close_factory(request, factory)``.
+        stages: The configured stages.
+    """
+    made = types.ModuleType("pytest_envpar.fixtures")
+
+    def add(name: str, scope: str, doc: str, work: Callable[..., Any]) -> None:
+        work.__doc__ = doc
+        work.__name__ = name
+        setattr(made, name, pytest.fixture(scope=scope, name=name)(work))  # type: ignore[call-overload]
+
+    add(
+        "envpar_stage",
+        "session",
+        "The stage that this test runs in: ``name``, ``image`` and ``engine``; None outside of any stage.",
+        lambda: provider.facts(),
+    )
+    for stage in (None, *dict.fromkeys((*ALWAYS, *stages))):
+        what = "stage %r" % stage if stage else "the active stage, or of the default one outside of any"
+        for scope, name in names(stage).items():
+            life = {"function": "for this test", "module": "for this module", "session": "for this session"}[scope]
+            doc = "A fresh container of %s, %s (see docs/fixtures.md)." % (what, life)
+            add(name, scope, doc, _container(provider, stage, name))
+    for scope in SCOPES:
+        name = "envpar_containers" if scope == "function" else "envpar_containers_%s" % scope
+        doc = "Starts containers of any stage or image, any number at the same time; removes them after the %s." % (
+            "test" if scope == "function" else scope
+        )
+        add(name, scope, doc, _containers(provider, name))
+    return made
+
+
+def _container(provider: Any, stage: Optional[str], name: str) -> Callable[..., Any]:
+    def fixture(request: pytest.FixtureRequest) -> Generator[Any, None, None]:
+        container = provider.take(request, stage, name)
+        yield container
+        provider.give_back(request, container, name)
+
+    return fixture
+
+
+def _containers(provider: Any, name: str) -> Callable[..., Any]:
+    def fixture(request: pytest.FixtureRequest) -> Generator[Any, None, None]:
+        factory = provider.factory(request, name)
+        yield factory
+        provider.close_factory(request, factory, name)
+
+    return fixture
