@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from pytest_envpar import options
+from pytest_envpar.errors import EnvparError, NoEngineError, UsageError
 from pytest_envpar.worker.agent import fixtures as shared
 
 if TYPE_CHECKING:
@@ -22,13 +24,19 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _FALSE = ("", "0", "false", "no", "off")
-_STAGE = re.compile(rb"^\s*\[\s*(?:tool\s*\.\s*envpar\s*\.\s*)?stages\s*\.\s*\"?([a-z][a-z0-9_]*)", re.MULTILINE)
+_STAGE = re.compile(
+    rb"^\s*\[\s*(?:tool\s*\.\s*envpar\s*\.\s*)?stages\s*\.\s*\"?([a-z][a-z0-9_]*)", re.MULTILINE
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Offer the fixtures: those of the configured stages and those that are always there."""
     if config.pluginmanager.has_plugin("envpar-run"):
         return  # the tests run inside, and so do their fixtures
+    try:
+        options.keep_when(config.option)
+    except UsageError as error:
+        raise pytest.UsageError(*error.lines()) from None
     provider = Provider(config)
     config.pluginmanager.register(shared.module(provider, stage_names(config.rootpath)), "envpar-fixtures")
 
@@ -59,7 +67,6 @@ class Provider:
 
     def facts(self) -> None:
         """A test in a plain run is in no stage."""
-        return None
 
     def take(self, request: pytest.FixtureRequest, stage: str | None, name: str) -> Any:
         """A container for the fixture ``name``."""
@@ -69,17 +76,17 @@ class Provider:
         except Exception as error:  # noqa: BLE001 - sorted out there; only ours are told without a traceback
             self._give_up(error)
 
-    def give_back(self, request: pytest.FixtureRequest, container: Any, name: str) -> None:
+    def give_back(self, container: Any, name: str) -> None:
         """The fixture ``name`` is over."""
         self._open().give_back(container, name)
 
-    def factory(self, request: pytest.FixtureRequest, name: str) -> Any:
+    def factory(self, name: str) -> Any:
         """What the fixture ``envpar_containers`` gives."""
         return self._open().factory(name, self._give_up)
 
-    def close_factory(self, request: pytest.FixtureRequest, factory: Any, name: str) -> None:
+    def close_factory(self, factory: Any, name: str) -> None:
         """The factory's containers are removed."""
-        for container in factory.started:
+        for container in list(factory.started):
             self._open().give_back(container, name)
 
     def _open(self) -> Shelf:
@@ -96,7 +103,6 @@ class Provider:
 
     def _give_up(self, error: Exception) -> NoReturn:
         """Skip where nothing is set up, fail where something is wrong; no traceback of ours is shown."""
-        from pytest_envpar.errors import EnvparError, NoEngineError
         from pytest_envpar.session.shelf import NotConfiguredError
 
         in_ci = os.environ.get("CI", "").strip().lower() not in _FALSE

@@ -50,6 +50,10 @@ FROZEN = Option(
 UPDATE = Option(
     "--env-update", "flag", None, "Lock the stage anew, to what its tag or Dockerfile gives here."
 )
+KEEP = Option(
+    "--env-keep", "value", "WHEN", "Keep the containers of fixtures: never, failed (tests) or always."
+)
+KEEP_WHEN = ("never", "failed", "always")
 OPTIONS = (
     STAGE,
     ENGINE,
@@ -66,7 +70,7 @@ OPTIONS = (
     FROZEN,
     UPDATE,
     Option("--env-report", "value", "PATH", "Write a report to PATH.", "reports"),
-    Option("--env-keep", "value", "WHEN", "Keep containers: never, failed or always.", "keeping containers"),
+    KEEP,
     Option(
         "--env-fresh",
         "value",
@@ -108,6 +112,18 @@ class Request:
     def lock(self) -> Literal["frozen", "update"] | None:
         """How strictly the lock file was asked to bind; ``None`` lets the environment decide."""
         return "frozen" if self.frozen else "update" if self.update else None
+
+
+def keep_when(option: Any) -> str:
+    """When containers are kept: ``never``, ``failed`` or ``always``.
+
+    Raises:
+        UsageError: The value is none of these.
+    """
+    values = getattr(option, KEEP.dest, None) or ["never"]
+    if values[-1] not in KEEP_WHEN:
+        raise UsageError(f"{KEEP.name}={values[-1]}: not one of {', '.join(KEEP_WHEN)}")
+    return str(values[-1])
 
 
 def register(parser: pytest.Parser) -> None:
@@ -202,6 +218,11 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
             f"{ENGINE.name}: a pool of engines is not yet part of this version", hint="give one engine"
         )
     refuse_not_yet(option)
+    if getattr(option, KEEP.dest, None):
+        raise NotYetError(
+            f"{KEEP.name}: keeping containers of a stage run is not yet part of this version",
+            hint=f"run without {KEEP.name}, or without a stage, where it keeps the containers of fixtures",
+        )
     _refuse_foreign(option)
     frozen, update = (bool(getattr(option, each.dest, False)) for each in (FROZEN, UPDATE))
     if frozen and update:

@@ -13,6 +13,8 @@ from pytest_envpar.worker.agent import marks
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+pytest_plugins = ["pytest_envpar.fixtures"]
+
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare our options; in a stage run also keep the project's ini settings from stopping the host."""

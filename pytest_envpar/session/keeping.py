@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_envpar.errors import EnvparError, UsageError
+from pytest_envpar.errors import EnvparError
 
 if TYPE_CHECKING:
     from pytest_envpar.containers.handle import Container
     from pytest_envpar.worker.supply import Supply
-
-WHEN = ("never", "failed", "always")
 
 
 class Kept:
@@ -21,8 +19,6 @@ class Kept:
     """
 
     def __init__(self, when: str) -> None:
-        if when not in WHEN:
-            raise UsageError(f"--env-keep={when}: not one of {', '.join(WHEN)}")
         self._when = when
         self._lines: list[str] = []
 

@@ -14,7 +14,6 @@ from pytest_envpar.containers.labels import Owner
 from pytest_envpar.errors import ConfigError, EnvparError, UsageError
 from pytest_envpar.images import locking
 from pytest_envpar.session.keeping import Kept
-from pytest_envpar.worker.agent import fixtures as shared
 from pytest_envpar.worker.supply import Supply
 
 if TYPE_CHECKING:
@@ -41,10 +40,12 @@ class Shelf:
         root = settings.root if settings is not None else config.rootpath
         urls = tuple(getattr(option, options.ENGINE.dest, None) or ())
         environ = dict(os.environ)
-        frozen, update = (bool(getattr(option, each.dest, False)) for each in (options.FROZEN, options.UPDATE))
+        frozen, update = (
+            bool(getattr(option, each.dest, False)) for each in (options.FROZEN, options.UPDATE)
+        )
         self._settings = settings
         self._environ = environ
-        self._kept = Kept(str(getattr(option, options.KEEP.dest, None) or "never"))
+        self._kept = Kept(options.keep_when(option))
         self._demand: Counter[str] | None = None
         self._users: dict[str, list[Container]] = {}
         self._failed: set[str] = set()
@@ -64,7 +65,8 @@ class Shelf:
         """The stage of ``envpar_container`` outside of any: ``dev``, else the first one that is configured."""
         if self._settings is None or not self._settings.stages:
             raise NotConfiguredError(
-                "no stages are configured", hint="add a table [tool.envpar.stages.dev] with an image; see `envpar init`"
+                "no stages are configured",
+                hint="add a table [tool.envpar.stages.dev] with an image; see `envpar init`",
             )
         return "dev" if "dev" in self._settings.stages else next(iter(self._settings.stages))
 
@@ -218,7 +220,9 @@ class ContainerFactory:
         """
         found = self.checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
         if found is None:
-            raise UsageError(f"there is no checkpoint {checkpoint!r}", hint="take one: container.checkpoint(name)")
+            raise UsageError(
+                f"there is no checkpoint {checkpoint!r}", hint="take one: container.checkpoint(name)"
+            )
         made = self._shelf.supply.restore(found, like)
         self.started.append(made)
         return made
@@ -243,6 +247,3 @@ def _remember(root: Any, environ: Mapping[str, str]) -> Callable[[Checkpoint], N
             ledger.checkpoints.record(record)
 
     return remember
-
-
-__all__ = ["ContainerFactory", "NotConfiguredError", "Shelf", "shared"]

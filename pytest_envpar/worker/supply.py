@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_envpar.config import check_stage, refuse_not_yet
 from pytest_envpar.config.model import Stage
 from pytest_envpar.containers import idle
+from pytest_envpar.containers.checkpoint import image_of
 from pytest_envpar.containers.recipe import Recipe
 from pytest_envpar.containers.source import plan_source
 from pytest_envpar.containers.sweep import sweep
@@ -222,6 +223,21 @@ class Supply:
             recipe = dataclasses.replace(recipe, command=tuple(command))
         named = tuple(text if "/" in (text := str(port)) else f"{text}/tcp" for port in ports)
         return dataclasses.replace(recipe, env={**recipe.env, **(env or {})}, ports=named)
+
+    @property
+    def project(self) -> str:
+        """The project whose checkpoints these are."""
+        return self._owner.project
+
+    def restore(self, checkpoint: Checkpoint, like: Container | None = None) -> Container:
+        """Start a container of a checkpoint, in the way of another one, or as its stage or image is started."""
+        if like is not None:
+            recipe = like.recipe
+        elif checkpoint.stage in (self.settings.stages if self.settings is not None else ()):
+            recipe = self.stage(str(checkpoint.stage))
+        else:
+            recipe = self.image(checkpoint.image_id)
+        return self.start(dataclasses.replace(recipe, image=image_of(self.engine, checkpoint)))
 
     # Containers
 

@@ -73,11 +73,17 @@ class Result:
 class Project:
     """A project in a folder of its own, configured by ``envpar.toml``."""
 
-    def __init__(self, root: Path, image: str, engine: Engine, environ: Mapping[str, str]) -> None:
+    def __init__(self, root: Path, image: str, engine: Engine | None, environ: Mapping[str, str]) -> None:
         self.root = root
         self.image = image
-        self.engine = engine
+        self._engine = engine
         self.environ = dict(environ)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that its stages run on."""
+        assert self._engine is not None
+        return self._engine
 
     def stage(self, *lines: str, top: str = "", name: str = "qa") -> None:
         """Write the configuration: one stage of the base image without a network, with ``lines`` added."""
@@ -131,7 +137,7 @@ class Project:
             assert mark not in result.out + result.err, result.text[-8000:]
         left = [
             each
-            for each in list_ours(self.engine)
+            for each in (list_ours(self._engine) if self._engine is not None else ())
             if each.state != "cache" and each.kind != "image" and each.project == str(self.root)
         ]
         assert left == [] or not alone, f"{left}\n{result.text}"
@@ -216,6 +222,14 @@ def make_project(
 def project(tmp_path: Path, make_project: Callable[[Path], Project]) -> Project:
     """A project with one stage, ``qa``."""
     return make_project(tmp_path / "project")
+
+
+@pytest.fixture
+def plain(tmp_path: Path, environ: Mapping[str, str]) -> Project:
+    """A project without a configuration and without an engine."""
+    root = tmp_path / "plain"
+    root.mkdir()
+    return Project(root, "", None, environ)
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ def module(provider: Any, stages: Iterable[str]) -> types.ModuleType:
     """A plugin that offers the fixtures.
 
     Args:
-        provider: Has ``facts()``, ``take(request, stage, name)``, ``give_back(request, container, name)``,
-            ``factory(request)`` and ``close_factory(request, factory)``.
+        provider: Has ``facts()``, ``take(request, stage, name)``, ``give_back(container, name)``, ``factory(name)`` and
+            ``close_factory(factory, name)``, where ``name`` is the fixture's.
         stages: The configured stages.
     """
     made = types.ModuleType("pytest_envpar.fixtures")
@@ -36,22 +36,28 @@ def module(provider: Any, stages: Iterable[str]) -> types.ModuleType:
         work.__name__ = name
         setattr(made, name, pytest.fixture(scope=scope, name=name)(work))  # type: ignore[call-overload]
 
+    def stage_facts() -> Any:
+        return provider.facts()
+
     add(
         "envpar_stage",
         "session",
         "The stage that this test runs in: ``name``, ``image`` and ``engine``; None outside of any stage.",
-        lambda: provider.facts(),
+        stage_facts,
     )
     for stage in (None, *dict.fromkeys((*ALWAYS, *stages))):
         what = "stage %r" % stage if stage else "the active stage, or of the default one outside of any"
         for scope, name in names(stage).items():
-            life = {"function": "for this test", "module": "for this module", "session": "for this session"}[scope]
+            life = {"function": "for this test", "module": "for this module", "session": "for this session"}[
+                scope
+            ]
             doc = "A fresh container of %s, %s (see docs/fixtures.md)." % (what, life)
             add(name, scope, doc, _container(provider, stage, name))
     for scope in SCOPES:
         name = "envpar_containers" if scope == "function" else "envpar_containers_%s" % scope
-        doc = "Starts containers of any stage or image, any number at the same time; removes them after the %s." % (
-            "test" if scope == "function" else scope
+        doc = (
+            "Starts containers of any stage or image, any number at the same time; removes them after the %s."
+            % ("test" if scope == "function" else scope)
         )
         add(name, scope, doc, _containers(provider, name))
     return made
@@ -61,15 +67,15 @@ def _container(provider: Any, stage: Optional[str], name: str) -> Callable[..., 
     def fixture(request: pytest.FixtureRequest) -> Generator[Any, None, None]:
         container = provider.take(request, stage, name)
         yield container
-        provider.give_back(request, container, name)
+        provider.give_back(container, name)
 
     return fixture
 
 
 def _containers(provider: Any, name: str) -> Callable[..., Any]:
-    def fixture(request: pytest.FixtureRequest) -> Generator[Any, None, None]:
-        factory = provider.factory(request, name)
+    def fixture() -> Generator[Any, None, None]:
+        factory = provider.factory(name)
         yield factory
-        provider.close_factory(request, factory, name)
+        provider.close_factory(factory, name)
 
     return fixture
