@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_envpar.engine.parse import table
-from pytest_envpar.errors import EngineError
+from pytest_envpar.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -61,7 +61,7 @@ def credentials_for(
         also: Further files of the same form (Podman's ``auth.json``).
 
     Raises:
-        EngineError: A file or a credential helper is broken.
+        ImageError: A file or a credential helper is broken.
     """
     for file in ((folder or docker_folder()) / "config.json", *also):
         found = _found(_load(file), file, reference)
@@ -74,7 +74,7 @@ def header_for(reference: str, folder: Path | None = None) -> str | None:
     """The ``X-Registry-Auth`` header for the registry of ``reference``, or ``None`` without credentials.
 
     Raises:
-        EngineError: As :func:`credentials_for`.
+        ImageError: As :func:`credentials_for`.
     """
     found = credentials_for(reference, folder)
     host = registry_of(reference)[0]
@@ -87,7 +87,7 @@ def header_for_all(folder: Path | None = None) -> str | None:
     A helper that fails leaves its registries out: a build that does not need them must not fail for it.
 
     Raises:
-        EngineError: The configuration file is broken.
+        ImageError: The configuration file is broken.
     """
     file = (folder or docker_folder()) / "config.json"
     config = _load(file)
@@ -148,7 +148,7 @@ def _load(file: Path) -> Mapping[str, Any]:
         if isinstance(content, dict):
             return content
         problem = "it is not an object"
-    raise EngineError(f"registry credentials: {file}: {problem}", hint=f"mend or remove {file}")
+    raise ImageError(f"registry credentials: {file}: {problem}", hint=f"mend or remove {file}")
 
 
 def _found(config: Mapping[str, Any], file: Path, reference: str) -> Credentials | None:
@@ -207,7 +207,7 @@ def _entry(file: Path, key: str, entry: Mapping[str, Any]) -> Credentials | None
     # A password may have colons, a user's name has none.
     username, colon, password = decoded.partition(":")
     if not colon:
-        raise EngineError(
+        raise ImageError(
             f"registry credentials: {file}: the entry for {key} cannot be read",
             hint=f"docker logout {key}; docker login {key}",
         )
@@ -230,7 +230,7 @@ def _ask(helper: str, server: str) -> Credentials | None:
             made = None
     if not isinstance(made, dict):
         how = f"ended with {code}" if code else "answered with something else than JSON"
-        raise EngineError(
+        raise ImageError(
             f"registry credentials: the helper {_HELPER}{helper} {how} when asked for {server}",
             hint=f"see what it says: echo {server} | {_HELPER}{helper} get",
         )
@@ -243,7 +243,7 @@ def _ask(helper: str, server: str) -> Credentials | None:
 def _or_none(helper: str, server: str) -> Credentials | None:
     try:
         return _ask(helper, server)
-    except EngineError:
+    except ImageError:
         return None
 
 
@@ -252,7 +252,7 @@ def _listed(helper: str) -> tuple[str, ...]:
     try:
         code, answer = _run(helper, "list", "")
         return tuple(table(json.loads(answer))) if code == 0 else ()
-    except (EngineError, ValueError):
+    except (ImageError, ValueError):
         return ()
 
 
@@ -273,7 +273,7 @@ def _run(helper: str, verb: str, text: str) -> tuple[int, bytes]:
             problem = f"{_HELPER}{helper} did not answer within {_HELPER_TIMEOUT_S:.0f} s"
         except OSError as error:
             problem = f"{_HELPER}{helper} cannot be started: {error.strerror}"
-    raise EngineError(
+    raise ImageError(
         f"registry credentials: the helper {problem}",
         hint=f"install it, or remove {helper!r} from credsStore and credHelpers in the Docker configuration",
     )

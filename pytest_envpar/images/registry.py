@@ -33,8 +33,9 @@ def remote_digest(
         progress: Told when something is tried again.
 
     Raises:
-        ImageError: The registry does not have it, refuses it, or cannot be reached; or it is of other platforms.
-        EngineError: The engine failed, or the user's Docker configuration is broken.
+        ImageError: The registry does not have it, refuses it, or cannot be reached; it is of other platforms; or the
+            user's Docker configuration is broken.
+        EngineError: The engine failed.
     """
     where = f"image {reference}"
     try:

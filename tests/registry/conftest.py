@@ -41,6 +41,18 @@ if TYPE_CHECKING:
     from pytest_envpar.images.pinned import PinnedImage
 
 DOCKER = "unix:///var/run/docker.sock"
+HELPER = """\
+#!{python}
+import json, sys
+known = json.load(open("{answers}"))
+if sys.argv[1] == "list":
+    print(json.dumps({{server: entry["Username"] for server, entry in known.items()}}))
+else:
+    entry = known.get(sys.stdin.read().strip())
+    print(json.dumps(entry) if entry else "credentials not found in native keychain")
+    sys.exit(0 if entry else 1)
+"""
+"""A credential helper that knows what a file says."""
 QUICK = Backoff(tries=4, first_s=0.05)
 
 
@@ -119,6 +131,24 @@ def trusted() -> Iterator[Callable[[Registry, str], None]]:
 
 
 @pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, tuple[str, str]]], str]:
+    """``helper({server: (user, secret)})`` makes a credential helper, puts it on PATH, and returns its name."""
+
+    def make(known: dict[str, tuple[str, str]]) -> str:
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        answers = {server: {"Username": user, "Secret": secret} for server, (user, secret) in known.items()}
+        (folder / "answers").write_text(json.dumps(answers), encoding="utf-8")
+        program = folder / "docker-credential-envpar-test"
+        program.write_text(HELPER.format(python=sys.executable, answers=folder / "answers"), encoding="utf-8")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        return "envpar-test"
+
+    return make
+
+
+@pytest.fixture
 def front(plain: Registry) -> Iterator[Front]:
     """A front before the registry that anybody may use."""
     with contextlib.closing(Front(plain)) as made:
@@ -126,10 +156,11 @@ def front(plain: Registry) -> Iterator[Front]:
 
 
 @pytest.fixture
-def docker_config(tmp_path: Path) -> Path:
+def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's Docker configuration folder."""
     folder = tmp_path / "docker-config"
     folder.mkdir()
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
     return folder
 
 
@@ -155,23 +186,24 @@ def docker(docker_config: Path) -> Iterator[DockerEngine]:
         yield engine
 
 
-@pytest.fixture
-def podman(docker_config: Path, tmp_path: Path) -> Iterator[DockerEngine]:
-    """A Podman service of our own, with quick retries, that speaks plain HTTP to registries on the loopback."""
+@pytest.fixture(scope="session")
+def podman_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Podman service of our own that speaks plain HTTP to registries on the loopback."""
+    folder = tmp_path_factory.mktemp("podman")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     lines = []
     if 0 <= hard < 1 << 20:
         lines += ["[containers]", f'default_ulimits = ["nofile={min(4096, hard)}:{min(4096, hard)}"]']
     if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
         lines += ["[engine]", 'runtime = "runc"']
-    (tmp_path / "containers.conf").write_text("\n".join([*lines, ""]), encoding="utf-8")
-    registries = tmp_path / "registries.conf"
+    (folder / "containers.conf").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    registries = folder / "registries.conf"
     registries.write_text(
         '[[registry]]\nprefix = "127.0.0.1"\nlocation = "127.0.0.1"\ninsecure = true\n', encoding="utf-8"
     )
     environ = {
         **os.environ,
-        "CONTAINERS_CONF": str(tmp_path / "containers.conf"),
+        "CONTAINERS_CONF": str(folder / "containers.conf"),
         "CONTAINERS_REGISTRIES_CONF": str(registries),
     }
     try:
@@ -180,9 +212,15 @@ def podman(docker_config: Path, tmp_path: Path) -> Iterator[DockerEngine]:
         missing(f"no podman: {error}")
         raise
     with contextlib.closing(service):
-        engine = DockerEngine(service.url, docker_config=docker_config, backoff=QUICK, ours=True)
-        with contextlib.closing(engine):
-            yield engine
+        yield service.url
+
+
+@pytest.fixture
+def podman(docker_config: Path, podman_service: str) -> Iterator[DockerEngine]:
+    """That service, with quick retries."""
+    engine = DockerEngine(podman_service, docker_config=docker_config, backoff=QUICK, ours=True)
+    with contextlib.closing(engine):
+        yield engine
 
 
 @dataclasses.dataclass
@@ -202,6 +240,11 @@ class Case:
     def push(self, *layers: bytes, tag: str = "1", platform: str = "linux/amd64") -> Pushed:
         """Push an image of these layers, by default of one that nobody else has."""
         return self.pusher.image(self.name, tag, *(layers or (secrets.token_bytes(64),)), platform=platform)
+
+    def push_as(self, authorization: str) -> Pushed:
+        """The same with a header of one's own."""
+        pusher = dataclasses.replace(self.pusher, authorization=authorization)
+        return pusher.image(self.name, "1", secrets.token_bytes(64))
 
     def reference(self, tag: str = "1", *, digest: str | None = None) -> str:
         """The reference of what was pushed."""

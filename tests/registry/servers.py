@@ -8,12 +8,15 @@ import dataclasses
 import http.client
 import http.server
 import ipaddress
+import json
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
 
 from images import Pusher
 
@@ -43,11 +46,13 @@ class Registry:
         host: ``host:port`` as references have it.
         user: Who may use it; ``None`` for anybody.
         cafile: Its authority's certificate; ``None`` if it speaks plain HTTP.
+        process: Its process, which a test may kill.
     """
 
     host: str
     user: str | None
     cafile: Path | None
+    process: subprocess.Popen[bytes] = dataclasses.field(repr=False)
 
     @property
     def pusher(self) -> Pusher:
@@ -65,11 +70,24 @@ class Registry:
 
 @contextlib.contextmanager
 def serving(
-    program: Path, folder: Path, *, address: str = "127.0.0.1", user: str | None = None, tls: bool = False
+    program: Path,
+    folder: Path,
+    *,
+    address: str = "127.0.0.1",
+    port: int = 0,
+    user: str | None = None,
+    tls: bool = False,
+    auth: str = "",
 ) -> Iterator[Registry]:
-    """Run a registry on a free port until the block ends."""
-    folder.mkdir(parents=True)
-    with socket.create_server((address, 0)) as probe:
+    """Run a registry until the block ends.
+
+    Args:
+        folder: What it stores; one that another registry left is taken over.
+        port: A free one by default.
+        auth: Its configuration of authentication, where ``user`` does not make it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.create_server((address, port)) as probe:
         port = probe.getsockname()[1]
     lines = [
         "version: 0.1",
@@ -84,6 +102,8 @@ def serving(
     if user is not None:
         (folder / "htpasswd").write_text(f"{user}:{USERS[user][1]}\n", encoding="utf-8")
         lines.append(f"auth: {{htpasswd: {{realm: test, path: {folder / 'htpasswd'}}}}}")
+    if auth:
+        lines.append(f"auth: {auth}")
     config = folder / "config.yml"
     config.write_text("\n".join([*lines, ""]), encoding="utf-8")
     log = folder / "log"
@@ -97,7 +117,7 @@ def serving(
         )
     try:
         _wait(process, address, port, log)
-        yield Registry(f"{address}:{port}", user, cafile)
+        yield Registry(f"{address}:{port}", user, cafile, process)
     finally:
         process.kill()
         process.wait()
@@ -160,6 +180,7 @@ class Ask:
     method: str
     path: str
     authorization: str | None
+    body: bytes = b""
 
     @property
     def is_blob(self) -> bool:
@@ -178,6 +199,16 @@ class Answer:
     headers: dict[str, str]
     body: bytes
     cut: int | None = None
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Clients that go away are part of the tests."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class Front:
@@ -206,17 +237,22 @@ class Front:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def handle(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         """Answer one request."""
-        length = int(handler.headers.get("Content-Length") or 0)
-        body = handler.rfile.read(length)
-        ask = Ask(handler.command, handler.path, handler.headers.get("Authorization"))
+        if handler.headers.get("Transfer-Encoding") == "chunked":
+            body = b""
+            while size := int(handler.rfile.readline(), 16):
+                body += handler.rfile.read(size)
+                handler.rfile.readline()
+            handler.rfile.readline()
+        else:
+            body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        ask = Ask(handler.command, handler.path, handler.headers.get("Authorization"), body)
         self.asked.append(ask)
         answer = self.before(ask) or self.after(ask, self._forward(ask, handler, body))
         handler.send_response(answer.status)
@@ -262,6 +298,100 @@ class Front:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
+
+
+class Tokens:
+    """A token service: gives what a registry with token authentication believes, to who shows the right thing.
+
+    https://distribution.github.io/distribution/spec/auth/jwt/
+
+    Args:
+        folder: Where its key and certificate are made.
+    """
+
+    service = "envpar test"
+    issuer = "envpar issuer"
+    refresh = "identity-0123456789-hush"
+    password = "to:ken"
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.cafile, self._key = certificate(folder, "127.0.0.1")
+        self.front = Front(None)
+        self.front.before = self._answer
+
+    @property
+    def auth(self) -> str:
+        """The registry's configuration."""
+        realm = f"http://{self.front.host}/token"
+        return (
+            f"{{token: {{realm: '{realm}', service: '{self.service}', issuer: '{self.issuer}', "
+            f"rootcertbundle: '{self.cafile}'}}}}"
+        )
+
+    def allowed(self, name: str) -> str:
+        """The header of somebody who may push to a repository."""
+        return f"Bearer {self._signed('push,pull', name)}"
+
+    def _answer(self, ask: Ask) -> Answer | None:
+        asked = {**_query(urlsplit(ask.path).query), **_query(ask.body.decode())}
+        basic_shown = ask.authorization == basic("reader", self.password)
+        if not basic_shown and asked.get("refresh_token") != self.refresh:
+            return Answer(
+                401, {"Content-Type": "application/json"}, b'{"details": "incorrect username or password"}'
+            )
+        name = asked.get("scope", "").split(":")[1] if ":" in asked.get("scope", "") else ""
+        signed = self._signed("pull", name)
+        body = json.dumps({"token": signed, "access_token": signed, "expires_in": 300}).encode()
+        return Answer(200, {"Content-Type": "application/json"}, body)
+
+    def _signed(self, actions: str, name: str) -> str:
+        der = base64.b64encode(ssl.PEM_cert_to_DER_cert(self.cafile.read_text())).decode()
+        now = int(time.time())
+        claims = {
+            "iss": self.issuer,
+            "aud": self.service,
+            "sub": "reader",
+            "exp": now + 300,
+            "nbf": now - 60,
+            "iat": now - 60,
+            "jti": str(time.monotonic_ns()),
+            "access": [{"type": "repository", "name": name, "actions": actions.split(",")}] if name else [],
+        }
+        parts = [
+            _base64(json.dumps(each).encode())
+            for each in ({"typ": "JWT", "alg": "ES256", "x5c": [der]}, claims)
+        ]
+        text = ".".join(parts)
+        made = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", str(self._key)],
+            input=text.encode(),
+            capture_output=True,
+            check=True,
+        ).stdout
+        return f"{text}.{_base64(_plain_signature(made))}"
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.front.close()
+
+
+def _query(text: str) -> dict[str, str]:
+    return dict(parse_qsl(text))
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _plain_signature(der: bytes) -> bytes:
+    """The two numbers of an ECDSA signature, as JWT has them (RFC 7518, 3.4), from the sequence that openssl makes."""
+    at, numbers = 2, []
+    for _ in range(2):
+        size = der[at + 1]
+        numbers.append(int.from_bytes(der[at + 2 : at + 2 + size], "big").to_bytes(32, "big"))
+        at += 2 + size
+    return b"".join(numbers)
 
 
 def failing(

@@ -16,7 +16,7 @@ from pytest_envpar import doctor
 from pytest_envpar.engine import parse, registry_auth, select
 from pytest_envpar.engine.connection import TlsFiles
 from pytest_envpar.engine.select import Candidate, candidates, select_engine
-from pytest_envpar.errors import EngineError, NoEngineError, NotYetError, UsageError
+from pytest_envpar.errors import ImageError, NoEngineError, NotYetError, UsageError
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_credentials_come_from_the_users_configuration(tmp_path: Path) -> None:
 
 def test_a_credential_helper_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {"host:5000": "envpar-no-such"}}))
-    with pytest.raises(EngineError, match="credentials"):
+    with pytest.raises(ImageError, match="credentials"):
         registry_auth.header_for("host:5000/x", tmp_path)
 
 

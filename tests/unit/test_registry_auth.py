@@ -14,7 +14,7 @@ import pytest
 
 from pytest_envpar.engine import registry_auth
 from pytest_envpar.engine.registry_auth import Credentials, credentials_for, header_for, header_for_all
-from pytest_envpar.errors import EngineError
+from pytest_envpar.errors import ImageError
 
 SECRET = "s3:cr:et"
 TOKEN = "t0k3n"
@@ -138,7 +138,7 @@ def test_a_broken_helper_is_named_and_its_words_are_not_shown(
 ) -> None:
     helper("bad", script)
     write(tmp_path, credHelpers={"reg.example": "bad"})
-    with pytest.raises(EngineError, match="docker-credential-bad") as caught:
+    with pytest.raises(ImageError, match="docker-credential-bad") as caught:
         header_for("reg.example/a", tmp_path)
     assert told in caught.value.message
     assert "echo reg.example | docker-credential-bad get" in (caught.value.hint or "")
@@ -153,7 +153,7 @@ def test_a_broken_helper_is_named_and_its_words_are_not_shown(
 def test_a_helper_that_cannot_be_run(tmp_path: Path, helper: Any) -> None:
     for name in ("envpar-no-such", "../bin/x"):
         write(tmp_path, credsStore=name)
-        with pytest.raises(EngineError, match="not on PATH") as caught:
+        with pytest.raises(ImageError, match="not on PATH") as caught:
             credentials_for("reg.example/a", tmp_path)
         assert "credsStore" in (caught.value.hint or "")
 
@@ -169,7 +169,7 @@ def test_a_helper_that_cannot_be_run(tmp_path: Path, helper: Any) -> None:
 )
 def test_a_broken_file_is_named_without_what_it_says(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
-    with pytest.raises(EngineError, match=r"config\.json") as caught:
+    with pytest.raises(ImageError, match=r"config\.json") as caught:
         credentials_for("reg.example/a", tmp_path)
     assert caught.value.hint
     shown = "".join(traceback.format_exception(caught.value))
