@@ -34,7 +34,7 @@ from pytest_envpar.drift.records import FIELDS, HARDLINK, MTIME, PATH, Checker, 
 from pytest_envpar.errors import EnvparError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 VERSION = 1
 # 1: first.
@@ -52,7 +52,7 @@ _MAX_BLOCK = 1 << 23
 _MAX_SECTION = 1 << 28
 _SPOOL_BYTES = 1 << 24
 _TEXT_FIELDS = FIELDS - 1
-_CACHED_BLOCKS = 64
+_CACHED_BLOCKS = 32
 
 
 class ManifestError(EnvparError):
@@ -156,6 +156,10 @@ class Manifest:
         """The paths of files with several names, each with the first path of its group."""
         return self._pairs(self._links)
 
+    def may_be_linked(self, higher: Sequence[object]) -> bool:
+        """See :class:`~pytest_envpar.drift.layers.Layer`."""
+        return bool(higher) and bool(self.links())
+
     def notes(self) -> tuple[NotCompared, ...]:
         """What was found and not read."""
         return tuple(NotCompared(path, reason) for path, reason in self._pairs(self._notes))
@@ -236,10 +240,7 @@ class Writer:
         except RecordError as error:
             raise ManifestError(f"a producer of entries gave what it must not: {error}") from error
         if self.count >= self._limit:
-            raise ManifestError(
-                f"more than {self._limit} files and folders: that is not compared",
-                hint="leave out the folder that holds them, or compare something smaller",
-            )
+            raise too_many(self._limit)
         self.count += 1
         if made[HARDLINK]:
             self._link(made[PATH], made[HARDLINK])
@@ -273,7 +274,7 @@ class Writer:
 
     def _link(self, path: str, group: str) -> None:
         if len(self._links) >= MAX_LINKS:
-            raise ManifestError(f"more than {MAX_LINKS} names of hard links: that is not compared")
+            raise too_many_links()
         self._links.append((path, group))
 
     def _flush(self) -> None:
@@ -344,6 +345,19 @@ def write(
     for note in notes() if notes is not None else ():
         writer.note(note.path, note.reason)
     return writer.finish()
+
+
+def too_many(limit: int) -> ManifestError:
+    """The error of a tree that is too large."""
+    return ManifestError(
+        f"more than {limit} files and folders: that is not compared",
+        hint="leave out the folder that holds them, or compare something smaller",
+    )
+
+
+def too_many_links() -> ManifestError:
+    """The error of a tree with too many hard links."""
+    return ManifestError(f"more than {MAX_LINKS} names of hard links: that is not compared")
 
 
 def _unpacked(packed: bytes, limit: int) -> bytes:

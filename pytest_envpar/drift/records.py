@@ -4,8 +4,8 @@ A million of them are looked at for one comparison, so that no object is made of
 fields of an :class:`~pytest_envpar.drift.model.Entry` in a fixed order, and everything a record says is text:
 
     path       as in an Entry
-    kind       one letter and the permissions in octal: f644, d755, D755 (an opaque directory), l777, c, b, p, s,
-               and w for a whiteout; D and w are only in layers
+    kind       one letter and the permissions in octal: f644, d755, l777, c, b, p, s; only in layers: D755, a directory
+               that hides what is below; w, a whiteout; i, a directory that is only known from what is in it
     owner      uid:gid
     detail     size of a file, target of a link, major:minor of a device, else empty
     digest     as in an Entry
@@ -39,19 +39,21 @@ EMPTY_DIGEST = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 """sha256 of nothing."""
 
 WHITEOUT = "w"
+IMPLIED = "i"
 
 _TYPES: Mapping[str, Type] = {
     "f": "file",
     "d": "directory",
     "D": "directory",
+    "i": "directory",
     "l": "link",
     "c": "character",
     "b": "block",
     "p": "fifo",
     "s": "socket",
 }
-_LETTERS = {name: letter for letter, name in _TYPES.items() if letter != "D"}
-_KIND = re.compile(r"[fdDlcbps][0-7]{1,4}|w")
+_LETTERS = {name: letter for letter, name in _TYPES.items() if letter.islower() and letter != "i"}
+_KIND = re.compile(r"[fdDlcbps][0-7]{1,4}|i755|w")
 _OWNER = re.compile(r"\d{1,10}:\d{1,10}")
 _SIZE = re.compile(r"\d{1,19}")
 _DEVICE = re.compile(r"\d{1,10}:\d{1,10}")
@@ -161,7 +163,7 @@ class Checker:
         self._last = key
         # There are few of them, and each is the same text again.
         if kind not in self._kinds:
-            if not _KIND.fullmatch(kind) or (not self._layer and kind[0] in "wD"):
+            if not _KIND.fullmatch(kind) or (not self._layer and kind[0] in "wDi"):
                 raise RecordError(f"not a kind: {kind[:80]!r}")
             if len(self._kinds) < 1000:
                 self._kinds.add(kind)
@@ -181,7 +183,7 @@ class Checker:
                 raise RecordError(f"target too long: {path[:80]!r}")
         elif detail and letter not in "cb":
             raise RecordError(f"not what its kind says: {path[:80]!r}")
-        if hardlink and (letter in "dDw" or hardlink[0] != "/" or order(hardlink) > key):
+        if hardlink and (letter in "dDiw" or hardlink[0] != "/" or order(hardlink) > key):
             raise RecordError(f"not a hard link: {path[:80]!r}")
         if xattrs and (len(xattrs) > MAX_XATTRS_CHARS or not _XATTRS.fullmatch(xattrs)):
             raise RecordError(f"not extended attributes: {path[:80]!r}")

@@ -60,6 +60,30 @@ class EngineInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How the processes of an image or of a container are started.
+
+    Args:
+        ports: Exposed ports, ``80/tcp``, sorted.
+        healthcheck: Its keys with values as text, empty without one; times in nanoseconds as the engine has them.
+        stop_signal: As it was written; empty for the default.
+        shell: Of the shell form of a Dockerfile's instructions; empty for the default.
+    """
+
+    env: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
+    user: str = ""
+    workdir: str = ""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    labels: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
+    ports: tuple[str, ...] = ()
+    healthcheck: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
+    stop_signal: str = ""
+    shell: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class ImageInfo:
     """An image as the engine knows it.
 
@@ -86,6 +110,7 @@ class ImageInfo:
     size_bytes: int | None = None
     ports: tuple[str, ...] = ()
     health_check: tuple[str, ...] = ()
+    config: RunConfig = dataclasses.field(default_factory=RunConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +171,8 @@ class ContainerSpec:
 
     ``aliases`` are more names of the container in its ``network``. ``readable_log`` keeps the log where
     :meth:`Engine.follow_logs` finds it, whatever the engine's own choice is. ``no_new_privileges`` keeps set-user-id
-    programs inside from gaining rights. ``ports`` (``5432/tcp``) are published on ports of the loopback address that
-    the engine chooses.
+    programs inside from gaining rights. ``pid_of`` is a container whose processes this one sees. ``ports``
+    (``5432/tcp``) are published on ports of the loopback address that the engine chooses.
     """
 
     image: str
@@ -176,6 +201,7 @@ class ContainerSpec:
     platform: str | None = None
     stdin: bool = False
     init: bool = False
+    pid_of: str | None = None
     no_new_privileges: bool = True
     ports: tuple[str, ...] = ()
 
@@ -186,7 +212,9 @@ class ContainerInfo:
 
     ``oom_killed`` is the engine's word for the main process only; Podman on cgroup v1 never says it. ``ports`` maps
     ``5432/tcp`` to the addresses of the engine's host that it is published at; ``health`` is ``starting``, ``healthy``,
-    ``unhealthy``, or empty without a health check.
+    ``unhealthy``, or empty without a health check. ``mounts`` are container paths at which something else than the
+    image's files is seen, each with what it is (``volume``, ``bind``, ``tmpfs``). ``cap_drop`` are capabilities that
+    its processes do not have, as they were named.
     """
 
     id: str
@@ -203,6 +231,9 @@ class ContainerInfo:
         default_factory=lambda: MappingProxyType({})
     )
     health: str = ""
+    config: RunConfig = dataclasses.field(default_factory=RunConfig)
+    mounts: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
+    cap_drop: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -504,6 +535,16 @@ class Engine(Protocol):
 
     def layer_folders(self, container: str) -> LayerFolders | None:
         """The container's layers as folders that this process can read; ``None`` where it cannot."""
+        ...
+
+    def image_folders(self, image: str) -> tuple[Path, ...] | None:
+        """The image's layers as folders that this process can read, the lowest first and as many as its diff IDs;
+        ``None`` where it cannot."""
+        ...
+
+    def export(self, container: str) -> Iterable[bytes]:
+        """A tar stream of the container's whole file system without what is mounted in it, whatever its state. The
+        engine leaves out sockets and, but for capabilities, most extended attributes."""
         ...
 
     def put_archive(self, container: str, path: PurePosixPath, tar: bytes | Iterable[bytes]) -> None:

@@ -236,6 +236,17 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
         doing = f"container {_short(container)}"
         return parse.layer_folders(self._json("GET", f"/containers/{container}/json", doing))
 
+    def image_folders(self, image: str) -> tuple[Path, ...] | None:
+        if not self.info.local:
+            return None
+        return parse.image_folders(self._json("GET", f"/images/{image}/json", f"image {image}"))
+
+    def export(self, container: str) -> Iterable[bytes]:
+        doing = f"container {_short(container)}: export"
+        with translated(doing, self._url):
+            response = self._request("GET", f"/containers/{container}/export", timeout_s=None)
+        return self._translated_chunks(response, doing)
+
     def put_archive(self, container: str, path: PurePosixPath, tar: bytes | Iterable[bytes]) -> None:
         with translated(f"container {_short(container)}: write to {path}", self._url):
             self._request(

@@ -26,6 +26,7 @@ from pytest_envpar.engine.api import (
     PathChange,
     PathStat,
     RemoteImage,
+    RunConfig,
     Stats,
 )
 
@@ -149,11 +150,10 @@ def _same_machine(data: Mapping[str, Any]) -> bool:
 def image_info(answer: Any) -> ImageInfo:
     """``GET /images/{name}/json``."""
     data = table(answer)
-    config = table(data.get("Config") or data.get("ContainerConfig"))
-    env: dict[str, str] = {}
-    for entry in texts(config.get("Env")):
-        name, _, value = entry.partition("=")
-        env[name] = value
+    told = dict(table(data.get("Config") or data.get("ContainerConfig")))
+    # Podman has it beside the configuration.
+    told["Healthcheck"] = table(told.get("Healthcheck") or data.get("HealthCheck"))
+    config = run_config(told)
     return ImageInfo(
         id=image_id(data.get("Id")),
         tags=tuple(tag for tag in texts(data.get("RepoTags")) if tag != "<none>:<none>"),
@@ -162,17 +162,45 @@ def image_info(answer: Any) -> ImageInfo:
         os=str(data.get("Os") or ""),
         architecture=str(data.get("Architecture") or ""),
         variant=str(data.get("Variant") or ""),
-        env=env,
-        user=str(config.get("User") or ""),
-        workdir=str(config.get("WorkingDir") or ""),
-        entrypoint=texts(config.get("Entrypoint")),
-        cmd=texts(config.get("Cmd")),
-        volumes=tuple(sorted(table(config.get("Volumes")))),
-        labels=labels(config.get("Labels")),
+        env=config.env,
+        user=config.user,
+        workdir=config.workdir,
+        entrypoint=config.entrypoint,
+        cmd=config.cmd,
+        volumes=config.volumes,
+        labels=config.labels,
+        config=config,
         created=str(data.get("Created") or ""),
         size_bytes=data["Size"] if isinstance(data.get("Size"), int) else None,
-        ports=tuple(sorted(table(config.get("ExposedPorts")))),
-        health_check=_health_check(table(config.get("Healthcheck") or data.get("HealthCheck"))),
+        ports=config.ports,
+        health_check=_health_check(told["Healthcheck"]),
+    )
+
+
+def run_config(answer: Any) -> RunConfig:
+    """``Config`` of an image or a container, in an engine's answer or in an image's own JSON
+    (https://github.com/opencontainers/image-spec/blob/main/config.md)."""
+    data = table(answer)
+    env: dict[str, str] = {}
+    for entry in texts(data.get("Env")):
+        name, _, value = entry.partition("=")
+        env[name] = value
+    check = {
+        str(name): " ".join(texts(value)) if isinstance(value, list) else str(value)
+        for name, value in table(data.get("Healthcheck")).items()
+    }
+    return RunConfig(
+        env=env,
+        user=str(data.get("User") or ""),
+        workdir=str(data.get("WorkingDir") or ""),
+        entrypoint=texts(data.get("Entrypoint")),
+        cmd=texts(data.get("Cmd")),
+        volumes=tuple(sorted(table(data.get("Volumes")))),
+        labels=labels(data.get("Labels")),
+        ports=tuple(sorted(table(data.get("ExposedPorts")))),
+        healthcheck=check,
+        stop_signal=str(data.get("StopSignal") or ""),
+        shell=texts(data.get("Shell")),
     )
 
 
@@ -217,7 +245,20 @@ def container_info(answer: Any) -> ContainerInfo:
         ports=_ports(table(data.get("NetworkSettings")).get("Ports")),
         # Podman writes the name that Docker has had before, too.
         health=_health(table(state.get("Health") or state.get("Healthcheck"))),
+        config=run_config(data.get("Config")),
+        mounts=_mounts(data),
+        cap_drop=texts(table(data.get("HostConfig")).get("CapDrop")),
     )
+
+
+def _mounts(data: Mapping[str, Any]) -> Mapping[str, str]:
+    """What is mounted in a container; a tmpfs stands among the mounts or only in what was asked for."""
+    found = {str(path): "tmpfs" for path in table(table(data.get("HostConfig")).get("Tmpfs"))}
+    for mount in map(table, rows(data.get("Mounts"))):
+        target = str(mount.get("Destination") or "")
+        if target:
+            found[target.rstrip("/") or "/"] = str(mount.get("Type") or "mount")
+    return found
 
 
 def _ports(value: Any) -> dict[str, tuple[tuple[str, int], ...]]:
@@ -324,6 +365,21 @@ def layer_folders(answer: Any) -> LayerFolders | None:
     return folders
 
 
+def image_folders(answer: Any) -> tuple[Path, ...] | None:
+    """``GraphDriver`` of ``GET /images/{name}/json``: the layers of an overlay that this process may enter, the lowest
+    first. Only if there is one for each diff ID does it say which is which."""
+    data = table(answer)
+    driver = table(table(data.get("GraphDriver")).get("Data"))
+    upper, lower = driver.get("UpperDir"), driver.get("LowerDir")
+    if not isinstance(upper, str):
+        return None
+    below = [folder for folder in lower.split(":") if folder] if isinstance(lower, str) else []
+    folders = tuple(Path(folder) for folder in reversed([upper, *below]))
+    if len(folders) != len(rows(table(data.get("RootFS")).get("Layers"))):
+        return None
+    return folders if all(os.access(folder, os.R_OK | os.X_OK) for folder in folders) else None
+
+
 def create_body(spec: ContainerSpec) -> dict[str, Any]:
     """The body of ``POST /containers/create``."""
     host: dict[str, Any] = {
@@ -341,6 +397,7 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         "Runtime": spec.runtime,
         "Tmpfs": dict(spec.tmpfs),
         "Init": spec.init or None,
+        "PidMode": f"container:{spec.pid_of}" if spec.pid_of else None,
         "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else [],
         "LogConfig": {"Type": "json-file"} if spec.readable_log else {},
     }

@@ -1,0 +1,308 @@
+"""How the file system of one side becomes a stack of layers: the cheapest way that is open, and why not a cheaper one.
+
+Ways, the cheapest first: its layers (kept from before, read as folders of this machine, or from a file); a scanner
+inside a container; the stream of an export. All of them give the same entries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from pytest_envpar.drift import folder, manifest, remote
+from pytest_envpar.drift.folder import FolderLayer, UnreadableError
+from pytest_envpar.drift.layers import Stack
+from pytest_envpar.drift.manifest import Manifest, ManifestError
+from pytest_envpar.drift.records import KIND, XATTRS, Record
+from pytest_envpar.drift.tar import tar_manifest
+from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pytest_envpar.drift.layers import Layer
+    from pytest_envpar.drift.outside import Outside
+    from pytest_envpar.drift.remote import Scanner
+    from pytest_envpar.drift.sides import Side
+
+Way = Literal["layers", "scan", "export", "archive"]
+WAYS: tuple[Way, ...] = ("layers", "scan", "export", "archive")
+
+_KIND = "entries"
+_MAX_KEPT_BYTES = 1 << 28
+_CAPABILITY = b"security.capability".hex()
+_FIND_PYTHON = (
+    'for p in "$@"; do shift; case $p in --) break;; esac; '
+    'if command -v "$p" >/dev/null 2>&1; then found=$p; while [ "$1" != -- ]; do shift; done; shift; '
+    'exec "$found" "$@"; fi; done; exit 127'
+)
+
+
+class NoWayError(EnvparError):
+    """This way is not open for this side; the message says why."""
+
+    code = "no-way"
+
+
+class Store(Protocol):
+    """Where manifests are kept between comparisons: :class:`~pytest_envpar.ledger.manifests.Manifests` is one."""
+
+    def get(self, key: str, kind: str, version: int) -> bytes | None:
+        """The bytes of a key; ``None`` if they are not there."""
+        ...
+
+    def put(self, key: str, kind: str, version: int, data: bytes) -> bool:
+        """Keep the bytes; False if that is not possible."""
+        ...
+
+
+class MemoryStore:
+    """A :class:`Store` that lasts as long as this process. Mutable."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str, int], bytes] = {}
+
+    def get(self, key: str, kind: str, version: int) -> bytes | None:
+        """See :class:`Store`."""
+        return self.kept.get((key, kind, version))
+
+    def put(self, key: str, kind: str, version: int, data: bytes) -> bool:
+        """See :class:`Store`."""
+        self.kept[key, kind, version] = data
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Produced:
+    """A side's file system.
+
+    Args:
+        way: How it was had.
+        why: A line for ``--explain``.
+        partial: Whether sockets and most extended attributes are missing from it, as from every tar of an engine.
+    """
+
+    stack: Stack
+    way: Way
+    why: str
+    partial: bool = False
+
+
+class Producer:
+    """Makes stacks for the sides of one comparison; layers that both have are made once.
+
+    Args:
+        store: What is known already, and where new manifests go.
+        outside: Paths that are no part of the comparison; told what is found mounted.
+        labels: For containers that are made for a scan or an export.
+        resources: Closed by whoever owns it when the comparison is done: removes those containers.
+    """
+
+    def __init__(
+        self, store: Store, outside: Outside, labels: Mapping[str, str], resources: contextlib.ExitStack
+    ) -> None:
+        self._store = store
+        self._outside = outside
+        self._labels = labels
+        self._resources = resources
+        self._layers: dict[str, Layer] = {}
+
+    def kept(self, side: Side) -> Manifest | None:
+        """The manifest of a whole image from an earlier scan."""
+        return self._get(side.image_id, "tree") if side.container is None and side.image_id else None
+
+    def layers(self, side: Side, lower: int) -> Produced:
+        """By layers.
+
+        Args:
+            lower: How many of the lowest the other side has as well: they are only looked into where it matters.
+
+        Raises:
+            NoWayError: A layer is neither known nor readable here.
+        """
+        if side.archive is not None and not side.diff_ids:
+            return self._bare(side)
+        if not side.diff_ids:
+            raise NoWayError(f"{side.name}: its layers are not known")
+        told: dict[str, int] = {}
+        made = [self._layer(side, number, told, lower) for number in range(len(side.diff_ids))]
+        if side.container is not None:
+            made += self._own_layers(side)
+            told["read from its own folder"] = 1
+        why = ", ".join(f"{count} {how}" for how, count in told.items())
+        way: Way = "archive" if side.archive is not None else "layers"
+        return Produced(Stack(made), way, f"{side.name}: layers: {why}", partial=side.archive is not None)
+
+    def scanner(self, side: Side) -> Scanner:
+        """A scanner inside a container: the side itself, or one of its image that is made for it.
+
+        Raises:
+            NoWayError: None can run there.
+        """
+        engine, container = side.engine, side.container
+        if engine is None:
+            raise NoWayError(f"{side.name}: there is no engine that has it")
+        what = f"container {side.name}" if container is not None else f"image {side.name}"
+        line = ("/bin/sh", "-c", _FIND_PYTHON, "sh", *remote.PYTHONS, "--", *remote.command("")[1:])
+        try:
+            if container is not None:
+                if not container.running:
+                    raise NoWayError(f"{side.name}: it does not run, so that nothing can be started in it")
+                if container.cap_drop:
+                    raise NoWayError(
+                        f"{side.name}: its root has not all rights (cap-drop), and might not read all"
+                    )
+                stream = engine.exec_stream(container.id, line, user="0:0", workdir=PurePosixPath("/"))
+                scanner = remote.Scanner(stream, what)
+            else:
+                if side.config is not None and side.config.volumes:
+                    raise NoWayError(f"{side.name}: it declares volumes, which would hide what it has there")
+                made = self._create(side, line)
+                scanner = remote.Scanner(engine.attach(made), what)
+                engine.start(made)
+        except (ConnectionLostError, NoWayError):
+            raise
+        except EngineError as error:
+            raise NoWayError(f"{side.name}: no Python could be started there ({error.message})") from error
+        self._resources.callback(scanner.close)
+        return scanner
+
+    def scan(self, side: Side) -> Produced:
+        """By a scanner that reads everything. Raises NoWayError."""
+        known = self.kept(side)
+        if known is not None:
+            return Produced(Stack([known]), "scan", f"{side.name}: scanned before, known by its image id")
+        scanner = self.scanner(side)
+        try:
+            rows = scanner.rows(read=True, skip=self._outside.paths, limit=manifest.MAX_ENTRIES)
+            made = manifest.write((row[:8] for row in rows), notes=lambda: scanner.notes)
+        except remote.NoScannerError as error:
+            raise NoWayError(f"{side.name}: {error.message}") from error
+        self.mounted(side, scanner)
+        if side.container is None:
+            self._put(side.image_id, "tree", made)
+        return Produced(Stack([made]), "scan", f"{side.name}: scanned inside a container")
+
+    def mounted(self, side: Side, scanner: Scanner) -> None:
+        """Say what a scanner found mounted in a container of somebody else's."""
+        if side.container is not None:
+            self._outside.mount(scanner.mounts)
+
+    def export(self, side: Side) -> Produced:
+        """By an export. Raises NoWayError."""
+        if side.archive is not None and not side.diff_ids:
+            return self._bare(side)
+        if side.engine is None:
+            raise NoWayError(f"{side.name}: there is no engine that has it")
+        key = side.image_id if side.container is None else ""
+        made = self._get(key, "export") if key else None
+        if made is not None:
+            return Produced(Stack([made]), "export", f"{side.name}: exported before", partial=True)
+        container = side.container.id if side.container is not None else self._create(side, ("true",))
+        made = tar_manifest(side.engine.export(container), skip=self._outside.skips)
+        if key:
+            self._put(key, "export", made)
+        return Produced(Stack([made]), "export", f"{side.name}: the engine's export was read", partial=True)
+
+    def _bare(self, side: Side) -> Produced:
+        assert side.archive is not None
+        made = tar_manifest(side.archive.tree(), skip=self._outside.skips)
+        return Produced(Stack([made]), "archive", f"{side.name}: the archive was read", partial=True)
+
+    def _layer(self, side: Side, number: int, told: dict[str, int], lower: int) -> Layer:
+        diff_id = side.diff_ids[number]
+        made = self._layers.get(diff_id)
+        how = "as on the other side"
+        if made is None:
+            made, how = self._get(diff_id, "layer"), "known"
+        if made is None and side.archive is not None:
+            made, how = tar_manifest(side.archive.layer(number), layer=True), "read from the file"
+            self._put(diff_id, "layer", made)
+        if made is None:
+            path = self._folders(side)[number]
+            try:
+                if number < lower:
+                    made, how = FolderLayer(path), "looked into"
+                else:
+                    made, how = folder.folder_manifest(path, layer=True), "read from its folder"
+                    self._put(diff_id, "layer", made)
+            except UnreadableError as error:
+                raise NoWayError(f"{side.name}: {error.message}") from error
+        self._layers[diff_id] = made
+        told[how] = told.get(how, 0) + 1
+        return made
+
+    def _folders(self, side: Side) -> tuple[Path, ...]:
+        folders = None
+        if side.engine is not None and side.image_id:
+            folders = side.engine.image_folders(side.image_id)
+        if folders is None:
+            raise NoWayError(
+                f"{side.name}: its layers are not known, and are no folders that can be read here"
+            )
+        return folders
+
+    def _own_layers(self, side: Side) -> list[Layer]:
+        """What a container has on top of its image: what the engine prepared, and its writable layer."""
+        assert side.engine is not None
+        assert side.container is not None
+        folders = side.engine.layer_folders(side.container.id)
+        if folders is None or len(folders.lower) < len(side.diff_ids):
+            raise NoWayError(f"{side.name}: its own layer is no folder that can be read here")
+        above = folders.lower[: len(folders.lower) - len(side.diff_ids)]
+        try:
+            return [folder.folder_manifest(path, layer=True) for path in (*reversed(above), folders.upper)]
+        except UnreadableError as error:
+            raise NoWayError(f"{side.name}: {error.message}") from error
+
+    def _create(self, side: Side, line: tuple[str, ...]) -> str:
+        """A container of an image that is no more than a place to look at it."""
+        engine = side.engine
+        assert engine is not None
+        spec = ContainerSpec(
+            image=side.image_id,
+            entrypoint=line[:1],
+            command=line[1:],
+            labels=self._labels,
+            user="0:0",
+            network="none",
+            workdir=PurePosixPath("/"),
+            stdin=True,
+            cap_drop=("ALL",),
+            cap_add=("DAC_READ_SEARCH",),
+        )
+        container = engine.create_container(spec)
+        self._resources.callback(_remove, engine.remove_container, container)
+        return container
+
+    def _get(self, key: str, kind: str) -> Manifest | None:
+        data = self._store.get(key, f"{_KIND}-{kind}", manifest.VERSION)
+        if data is None:
+            return None
+        try:
+            return Manifest(data)
+        except ManifestError:
+            return None  # it is made again, and takes its place
+
+    def _put(self, key: str, kind: str, made: Manifest) -> None:
+        if made.size_bytes <= _MAX_KEPT_BYTES and not made.notes():
+            self._store.put(key, f"{_KIND}-{kind}", manifest.VERSION, made.to_bytes())
+
+
+def partial_view(made: Record) -> Record | None:
+    """A record as a tar of an engine has it: sockets are missing, and all extended attributes but capabilities."""
+    if made[KIND][0] == "s":
+        return None
+    if made[XATTRS]:
+        kept = " ".join(pair for pair in made[XATTRS].split(" ") if pair.partition("=")[0] == _CAPABILITY)
+        return cast("Record", (*made[:XATTRS], kept, *made[XATTRS + 1 :]))
+    return made
+
+
+def _remove(remove: Callable[[str], None], container: str) -> None:
+    with contextlib.suppress(EngineError):
+        remove(container)

@@ -1,0 +1,236 @@
+"""From two sides to what differs between them, on the cheapest way that is open.
+
+1. The same image: equal. The same layers: only the configuration is compared.
+2. Layers: those that both sides have are only looked into where the others say something.
+3. A scanner inside containers, which tells inodes first and reads only the files that are not the same one.
+4. Exports.
+
+A container on its image is route 2 with one more layer, its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pytest_envpar.drift import paired, produce
+from pytest_envpar.drift.config import compare_config
+from pytest_envpar.drift.layers import Stack, compare_stacks, shared_layers
+from pytest_envpar.drift.model import Comparison
+from pytest_envpar.drift.outside import Outside
+from pytest_envpar.drift.produce import MemoryStore, NoWayError, Produced, Producer
+from pytest_envpar.drift.remote import NoScannerError
+from pytest_envpar.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pytest_envpar.drift.model import Change, ConfigChange
+    from pytest_envpar.drift.produce import Store
+    from pytest_envpar.drift.sides import Side
+
+Force = Literal["layers", "scan", "export"]
+"""A way that is taken instead of the cheapest."""
+
+_PARTIAL = "sockets and extended attributes other than capabilities are not in an engine's tar"
+
+
+def compare_sides(
+    left: Side,
+    right: Side,
+    store: Store | None = None,
+    *,
+    mtime: bool = False,
+    force: Force | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Comparison:
+    """What differs between two sides.
+
+    Args:
+        store: What is known from earlier comparisons; without one everything is read again.
+        mtime: Whether times of modification count.
+        force: Take this way, even if there is a cheaper one.
+        labels: For the containers that are made on the way; by default those of this process as their owner.
+
+    Raises:
+        UsageError: There is no way to compare them.
+        EngineError: The engine failed.
+        ManifestError: One of them has more entries than are compared.
+        TarError: A file is broken.
+    """
+    return _Comparing(left, right, store or MemoryStore(), mtime, force, labels).result()
+
+
+class _Comparing:
+    def __init__(
+        self,
+        left: Side,
+        right: Side,
+        store: Store,
+        mtime: bool,
+        force: Force | None,
+        labels: Mapping[str, str] | None,
+    ) -> None:
+        self._sides = (left, right)
+        self._mtime = mtime
+        self._force = force
+        self._why: list[str] = []
+        self._resources = contextlib.ExitStack()
+        self._outside = Outside(
+            (str(path) for side in self._sides for path in side.hidden),
+            {
+                path: what
+                for side in self._sides
+                if side.container is not None
+                for path, what in side.container.mounts.items()
+            },
+        )
+        self._producer = Producer(store, self._outside, labels or _labels(), self._resources)
+
+    def result(self) -> Comparison:
+        left, right = self._sides
+        config = self._config()
+        fixed = left.unchanging and right.unchanging and self._force is None
+        if fixed and left.image_id and left.image_id == right.image_id:
+            self._why.append("both are the same image, so that nothing can differ")
+            return self._made("same-image", (), config)
+        if fixed and left.diff_ids and left.diff_ids == right.diff_ids and left.config and right.config:
+            self._why.append("both have the same layers, so that no file can differ")
+            return self._made("same-layers", (), config)
+        with self._resources:
+            found = self._layered() or self._scanned() or self._each()
+            route, changes = found
+            # All of it before the containers go.
+            listed = tuple(self._outside.left(changes))
+        return self._made(route, listed, config)
+
+    def _made(self, route: str, changes: tuple[Change, ...], config: tuple[ConfigChange, ...]) -> Comparison:
+        left, right = self._sides
+        return Comparison(
+            left.name,
+            right.name,
+            route,
+            tuple(change for change in changes if not self._outside.skips(change.path)),
+            config,
+            self._outside.not_compared(),
+            tuple(self._why),
+        )
+
+    def _config(self) -> tuple[ConfigChange, ...]:
+        left, right = self._sides
+        if left.config is None or right.config is None:
+            for side in self._sides:
+                if side.config is None:
+                    self._why.append(f"{side.name}: it has no configuration that could be compared")
+            return ()
+        return compare_config(
+            left.config, right.config, containers=not (left.unchanging and right.unchanging)
+        )
+
+    def _layered(self) -> tuple[str, Iterator[Change]] | None:
+        """Both by their layers."""
+        if self._force not in (None, "layers"):
+            return None
+        left, right = self._sides
+        shared = shared_layers(left.diff_ids, right.diff_ids)
+        try:
+            one, two = self._producer.layers(left, shared), self._producer.layers(right, shared)
+        except NoWayError as error:
+            if self._force is not None:
+                raise self._closed(error) from error
+            self._why.append(f"not by layers: {error.message}")
+            return None
+        if shared:
+            self._why.append(f"{shared} layers are the same and are only looked into where others differ")
+        own = (left.container is not None) != (
+            right.container is not None
+        ) and left.image_id == right.image_id
+        route = "upper" if own else "archive" if "archive" in (one.way, two.way) else "layers"
+        return route, self._compared(one, two, shared)
+
+    def _scanned(self) -> tuple[str, Iterator[Change]] | None:
+        """Both on one engine and neither known: inodes first, and only what differs is read."""
+        left, right = self._sides
+        if self._force not in (None, "scan") or left.engine is None or left.engine is not right.engine:
+            return None
+        if any(self._producer.kept(side) is not None for side in self._sides):
+            return None
+        try:
+            one, two = self._producer.scanner(left), self._producer.scanner(right)
+            changes = paired.compare_scans(
+                one, two, skip=self._outside.paths, mtime=self._mtime, note=self._outside.note
+            )
+            listed = list(changes)
+        except (NoWayError, NoScannerError) as error:
+            if self._force is not None:
+                raise self._closed(error) from error
+            self._why.append(f"not by scanning both: {error.message}")
+            return None
+        self._producer.mounted(left, one)
+        self._producer.mounted(right, two)
+        self._why.append(
+            "both were scanned inside containers of one engine; only files of other inodes were read"
+        )
+        return "scan", iter(listed)
+
+    def _each(self) -> tuple[str, Iterator[Change]]:
+        """Each on the cheapest way of its own."""
+        one, two = (self._one(side) for side in self._sides)
+        ways = (one.way, two.way)
+        route = next(way for way in ("export", "archive", "scan", "layers") if way in ways)
+        return route, self._compared(one, two, 0)
+
+    def _one(self, side: Side) -> Produced:
+        reasons: list[str] = []
+        ways: dict[str, Callable[[], Produced]] = {
+            "layers": lambda: self._producer.layers(side, 0),
+            "scan": lambda: self._producer.scan(side),
+            "export": lambda: self._producer.export(side),
+        }
+        for name, way in ways.items():
+            if self._force not in (None, name):
+                continue
+            try:
+                return way()
+            except NoWayError as error:
+                reasons.append(error.message)
+                self._why.append(f"not by {name}: {error.message}")
+        raise UsageError(
+            f"{side.name} cannot be looked at",
+            detail=tuple(dict.fromkeys(reasons)),
+            hint="the image has to be on an engine, or its layers known from an earlier comparison",
+        )
+
+    def _compared(self, one: Produced, two: Produced, shared: int) -> Iterator[Change]:
+        for made in (one, two):
+            self._why.append(made.why)
+        left, right = one.stack, two.stack
+        if one.partial or two.partial:
+            self._why.append(_PARTIAL)
+            if not all(side.unchanging for side in self._sides):
+                self._outside.note("/", _PARTIAL)  # an image cannot have any, a container can
+            left, right = (Stack(stack.layers, produce.partial_view) for stack in (left, right))
+        unread: list[str] = []
+        yield from compare_stacks(left, right, shared=shared, mtime=self._mtime, unread=unread.append)
+        reasons = {
+            note.path: note.reason
+            for stack in (left, right)
+            for layer in stack.layers
+            for note in layer.notes()
+        }
+        for path in unread:
+            self._outside.note(path, reasons.get(path, "it could not be read"))
+        for path, reason in reasons.items():
+            self._outside.note(path, reason)
+
+    def _closed(self, error: Exception) -> UsageError:
+        return UsageError(
+            f"the way {self._force!r} is not open", detail=(str(getattr(error, "message", error)),)
+        )
+
+
+def _labels() -> Mapping[str, str]:
+    from pytest_envpar.containers.labels import Owner
+
+    return Owner.current(Path.cwd()).labels("probe")
