@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from pytest_envpar.config import find_config, load_settings
 from pytest_envpar.errors import ImageError, NoEngineError, UsageError
 from pytest_envpar.images import graph, lineage, locking
 from pytest_envpar.images.lockfile import Lock, read
+from pytest_envpar.images.pinned import parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 JSON_VERSION = 1
 FORMATS = ("text", "svg", "html", "json")
+_ID = re.compile(r"(?:sha256:)?[0-9a-f]{4,64}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +140,8 @@ def _picture(engine: Engine | None, ledger: Ledger, names: Sequence[str]) -> Pic
     wanted = list(names) or sorted(settings.stages if settings is not None else ())
     for name in wanted:
         stage = settings.stages.get(name) if settings is not None else None
+        if stage is None:
+            _check(name)
         candidates = _references(settings, stage, held, ledger) if settings and stage else (name,)
         image = _look(engine, ledger, candidates)
         if image is None:
@@ -154,6 +159,19 @@ def _picture(engine: Engine | None, ledger: Ledger, names: Sequence[str]) -> Pic
         )
     told = None if engine is None else f"{engine.info.kind} {engine.info.version} at {engine.info.url}"
     return Picture(told, graph.merged(found), tuple(missing))
+
+
+def _check(name: str) -> None:
+    """Refuse what is neither a reference nor the beginning of an id, before it becomes a part of a request."""
+    if _ID.fullmatch(name):
+        return
+    try:
+        parse_reference(name)
+    except ValueError as error:
+        raise ImageError(
+            f"{name!r} is neither a stage nor an image: {error}",
+            hint="name a stage of the configuration, or an image as NAME:TAG, NAME@sha256:DIGEST or by its id",
+        ) from None
 
 
 def _references(settings: Settings, stage: Stage, held: Lock, ledger: Ledger) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def image_lines(image: Pictured) -> list[str]:
         escaped(record.platform),
         human(record.size_bytes),
         f"{count} layer{'' if count == 1 else 's'}",
-        "gone from the engine" if image.source == "ledger" else "",
+        "from the ledger" if image.source == "ledger" else "",
     ]
     return [
         f"● {escaped(stages + ', '.join(image.references))}",

@@ -100,7 +100,7 @@ def test_the_tree(engine: _Engine, past: None, capsys: pytest.CaptureFixture[str
         'RUN echo "</text></svg><script>alert(1)</script>" \\x1b[31m \\u202e \\ud800 & more\n'
         "          ?  222222222222  (unknown instruction)\n"
         "   └─ ● qa: <b>qa</b>:1\n"
-        "        aaaaaaaaaaaa, linux/amd64, 216.7 MB, 3 layers, gone from the engine\n\n"
+        "        aaaaaaaaaaaa, linux/amd64, 216.7 MB, 3 layers, from the ledger\n\n"
         "dev and qa share 1 layer, 216.7 MB\n"
         "in all: 2 images, 433.4 MB, of which 216.7 MB are shared: 216.7 MB to store; "
         "1 layer of unknown size is not counted\n"
@@ -152,6 +152,17 @@ def test_nothing_to_draw(no_engine: None, capsys: pytest.CaptureFixture[str]) ->
 def test_what_was_named_has_to_be_there(engine: _Engine, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["graph", "base:1", "absent:1"]) == 2
     assert "absent:1: neither on the engine nor in the ledger" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["../../containers/json", "", "a b", "x?y", "x#y", "A:1", "a\nb", "sha256:xyz:"]
+)
+def test_what_is_no_name_never_reaches_the_engine(
+    name: str, engine: _Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_Engine, "inspect_image", lambda *_: pytest.fail("it was asked"))
+    assert main(["graph", name]) == 2
+    assert f"envpar: {name!r} is neither a stage nor an image: " in capsys.readouterr().err
 
 
 def test_without_a_configuration(engine: _Engine, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
