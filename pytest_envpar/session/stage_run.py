@@ -35,7 +35,7 @@ class StageRun:
     def __init__(self, config: pytest.Config, request: options.Request, launched: Launch, known: Any) -> None:
         self._config = config
         self._launch = launched
-        self._quiet = bool(known.no_header)
+        self._quiet = bool(getattr(known, "no_header", False))  # absent with -p no:terminal
         self._stage = OneStage(config, request, launched, known, self._interrupt)
         self._final: int | None = None
         self._memory = Memory(launched.settings)

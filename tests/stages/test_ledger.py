@@ -30,7 +30,9 @@ def test_a_run_is_remembered(project: Project, tmp_path: Path) -> None:
     first = project.run("-k", "good", ENVPAR_LEDGER=str(file)).ok()
     second = project.run(ENVPAR_LEDGER=str(file))
     assert second.code == 1, second.text
+    # Of these there are no outcomes to remember.
     project.run("--collect-only", ENVPAR_LEDGER=str(file)).ok()
+    project.run("-k", "good", "-p", "no:terminal", ENVPAR_LEDGER=str(file)).ok()
     assert "ledger" not in first.err + second.err
     image = project.engine.inspect_image(project.image)
     assert image is not None
