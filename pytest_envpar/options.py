@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_envpar.errors import NotYetError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pytest
 
+    from pytest_envpar.containers.checkpoint import Checkpoint
     from pytest_envpar.ledger import Ledger
 
 # Rules for help texts, after pytest's own: a whole sentence, no default where it is "off", the metavar in the text.
@@ -358,6 +359,19 @@ def ledger_path(environ: Mapping[str, str] | None = None) -> Path:
     source = os.environ if environ is None else environ
     named = source.get("ENVPAR_LEDGER")
     return Path(named).expanduser().absolute() if named else cache_dir(source) / "ledger.sqlite3"
+
+
+def remember_checkpoint(root: Path, environ: Mapping[str, str]) -> Callable[[Checkpoint], None]:
+    """What writes the lineage of a checkpoint of the project at ``root`` into the user's ledger."""
+
+    def remember(checkpoint: Checkpoint) -> None:
+        from pytest_envpar.ledger import CheckpointRecord
+
+        record = CheckpointRecord(str(root), checkpoint.name, checkpoint.image_id, checkpoint.parent_id)
+        with open_ledger(environ) as ledger:
+            ledger.checkpoints.record(record)
+
+    return remember
 
 
 def open_ledger(environ: Mapping[str, str] | None = None) -> Ledger:

@@ -14,7 +14,7 @@ import ipaddress
 import time
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from pytest_envpar.containers import handle_archive as archive
 from pytest_envpar.containers.handle_process import Process, failure, tail
@@ -380,6 +380,19 @@ class Container:
         self.remove()
 
     # Inner workings
+
+    def unpack(self, target: ContainerPath, name: str, tar: IO[bytes]) -> None:
+        """What :meth:`copy_in` does, of an archive whose members are ``copy`` and below; ``name`` is the source's.
+
+        The engine extracts within the container, whatever the members are called.
+        """
+        place = _absolute(target)
+        self._refuse_hidden(place, "copy_in")
+        found = self._engine.stat_path(self.id, place)
+        if found is not None and found.is_directory:
+            place = place / (name or "copy")
+        uid, gid = self.recipe.ids
+        self._put(place.parent, lambda prefix: archive.entries_in(tar, f"{prefix}{place.name}", uid, gid))
 
     def _run(
         self,

@@ -77,6 +77,26 @@ def read_file(chunks: Iterable[bytes], path: PurePosixPath) -> bytes:
     raise EngineError(f"the engine's archive of {path} is empty")
 
 
+def entries_in(tar: IO[bytes], name: str, uid: int, gid: int) -> Iterator[tarstream.Entry]:
+    """The files, folders and symbolic links of an archive, below ``name`` and of one owner. May be read repeatedly."""
+    tar.seek(0)
+    with tarfile.open(fileobj=tar, mode="r:") as archive:
+        for member in archive:
+            below = _below(member.name)
+            if below is None:
+                continue
+            path = "/".join((name, *below))
+            mode, mtime = member.mode & 0o7777, int(member.mtime)
+            if member.isdir():
+                yield tarstream.directory(f"{path}/", mode, uid, gid, mtime)
+            elif member.issym():
+                yield tarstream.Entry(path, "link", mode, uid, gid, mtime, target=member.linkname)
+            elif member.isfile() or member.islnk():
+                file = archive.extractfile(member)
+                data = b"" if file is None else file.read()
+                yield tarstream.Entry(path, "file", mode, uid, gid, mtime, size=len(data), data=data)
+
+
 def check_readable(source: Path) -> None:
     """Raise UsageError if there is nothing to copy; later it would break an archive off in its middle."""
     if not os.access(source, os.R_OK, follow_symlinks=False) and not source.is_symlink():

@@ -68,6 +68,8 @@ class Boot:
             "bytecode": self._places.bytecode,
             "own_options": [[option.name, option.kind] for option in (*options.OPTIONS, options.SHORT)],
             "stage": self._stage,
+            "stages": self._places.stage_names,
+            "facts": self._places.facts,
         }
 
     def others_select(self) -> bool:

@@ -41,6 +41,14 @@ class Launch(Protocol):
         """The first container, which may have been started ahead. Raises EnvparError."""
         ...
 
+    def serve(self, call: wire.Call, client: Client) -> None:
+        """Answer what a test asks for, in time."""
+        ...
+
+    def worker_gone(self) -> None:
+        """Remove what the tests of a dead worker were given."""
+        ...
+
     def another(self) -> Place:
         """A fresh container instead of the last one, which is removed. Raises EnvparError."""
         ...
@@ -134,6 +142,9 @@ class Link:
             if isinstance(message, wire.Output):
                 self._output(message)
                 continue
+            if isinstance(message, wire.Call):
+                self._launch.serve(message, self.place.client)
+                continue
             if isinstance(message, Gone):
                 return self._gone(message)
             if isinstance(message, wire.Died):
@@ -216,6 +227,7 @@ class Link:
             EnvparError: There is no worker to be had.
         """
         self.restarts += 1
+        self._launch.worker_gone()
         self.running = self.collecting = self.stop = None
         self.exited = False
         if death.container_gone:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +13,7 @@ from pytest_envpar.containers.labels import Owner
 from pytest_envpar.errors import ConfigError, EnvparError, UsageError
 from pytest_envpar.images import locking
 from pytest_envpar.session.keeping import Kept
+from pytest_envpar.worker.agent.fixtures import Demand
 from pytest_envpar.worker.supply import Supply
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Shelf:
         self._settings = settings
         self._environ = environ
         self._kept = Kept(options.keep_when(option))
-        self._demand: Counter[str] | None = None
+        self._demand = Demand()
         self._users: dict[str, list[Container]] = {}
         self._failed: set[str] = set()
         self.supply = Supply(
@@ -56,7 +56,7 @@ class Shelf:
             options.cache_dir(environ),
             environ,
             locking.mode_of(environ, frozen=frozen, update=update),
-            remember=_remember(root, environ),
+            remember=options.remember_checkpoint(root, environ),
         )
 
     # For fixtures
@@ -83,20 +83,9 @@ class Shelf:
     def take(self, request: pytest.FixtureRequest, stage: str | None, name: str) -> Container:
         """A container for the fixture ``name``; the next one is started if another test will ask for it."""
         recipe = self.recipe(stage)
-        container = self.supply.take(name, lambda: recipe, more=self._left(request, name))
+        container = self.supply.take(name, lambda: recipe, more=self._demand.left(request, name))
         self._users.setdefault(name, []).append(container)
         return container
-
-    def _left(self, request: pytest.FixtureRequest, name: str) -> int:
-        """How many tests behind this one ask for the fixture; only of function scope each gets its own."""
-        if request.scope != "function":
-            return 0
-        if self._demand is None:
-            self._demand = Counter(
-                each for item in request.session.items for each in set(getattr(item, "fixturenames", ()))
-            )
-        self._demand[name] -= 1
-        return self._demand[name]
 
     def give_back(self, container: Container, name: str) -> None:
         """Remove a container, or keep it where that was asked for."""
@@ -234,16 +223,3 @@ def _log(container: Container) -> str:
     except EnvparError:
         return ""  # it is gone; the failure itself says more
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text).rstrip()
-
-
-def _remember(root: Any, environ: Mapping[str, str]) -> Callable[[Checkpoint], None]:
-    """Write a checkpoint's lineage into the ledger."""
-
-    def remember(checkpoint: Checkpoint) -> None:
-        from pytest_envpar.ledger import CheckpointRecord
-
-        record = CheckpointRecord(str(root), checkpoint.name, checkpoint.image_id, checkpoint.parent_id)
-        with options.open_ledger(environ) as ledger:
-            ledger.checkpoints.record(record)
-
-    return remember

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pytest_envpar.config.model import Settings, Stage
     from pytest_envpar.engine.api import Engine
     from pytest_envpar.images.pinned import PinnedImage
+    from pytest_envpar.session.desk import Desk
+    from pytest_envpar.worker.agent import wire
+    from pytest_envpar.worker.client import Client
     from pytest_envpar.worker.start import Ground, Site
 
 SWEEP_S = 3.0
@@ -63,6 +66,7 @@ class StagePlaces:
         self._lock = threading.Lock()
         self._sweeper: threading.Thread | None = None
         self._cancelled = False
+        self._desk: Desk | None = None
         self.parting: Callable[[Engine, PinnedImage], None] | None = None
         """Called at the end, when the container is gone and the engine is still there."""
         # pytest has not started its own output yet.
@@ -117,6 +121,23 @@ class StagePlaces:
                 self._tell(line)
         return self._site
 
+    def serve(self, call: wire.Call, client: Client) -> None:
+        """Answer a test inside that asks for a container, in a thread."""
+        if self._desk is None:
+            assert self._ground is not None  # there is a worker that calls
+            from pytest_envpar.session.desk import Desk
+
+            self._desk = Desk(
+                self._settings, self._stage.name, self._ground, self._cache_dir, self._environ, self._mode
+            )
+        self._desk.take(call, client)
+
+    def worker_gone(self) -> None:
+        """Remove the containers of a dead worker's tests."""
+        desk, self._desk = self._desk, None
+        if desk is not None:
+            desk.close()
+
     def another(self) -> Site:
         """A fresh container instead of the last one."""
         assert self._ground is not None
@@ -125,6 +146,24 @@ class StagePlaces:
             self._site = None
         self._site = start.start(self._ground, self._environ)
         return self._site
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The configured stages."""
+        return list(self._settings.stages)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What ``envpar_stage`` tells inside: ``name``, ``image`` and ``engine``."""
+        ground = self._ground
+        if ground is None:
+            return {}
+        info = ground.engine.info
+        return {
+            "name": ground.stage.name,
+            "image": ground.image.digest or ground.image.image_id,
+            "engine": f"{info.kind} {info.version}",
+        }
 
     @property
     def ground(self) -> Ground | None:
@@ -170,6 +209,7 @@ class StagePlaces:
             site, self._site = self._site, None
             engine, self._engine = self._engine, None
         try:
+            self.worker_gone()
             if site is not None:
                 site.close()
         except EnvparError as error:

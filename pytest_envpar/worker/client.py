@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ class Gone:
 
 
 class Client:
-    """Talks to the agent over one attached stream. Not thread safe, and not to be shared.
+    """Talks to the agent over one attached stream. Any thread may send; one receives.
 
     Args:
         stream: The container's stream, attached once.
@@ -38,11 +39,14 @@ class Client:
         self._queue: deque[wire.Message] = deque()
         self._tail = bytearray()
         self._gone: Gone | None = None
+        # Answers to tests come from threads of their own.
+        self._sending = threading.Lock()
 
     def send(self, message: wire.Message) -> None:
         """Send a message. If the other side is gone, the next ``receive`` says so."""
         try:
-            self._stream.write(wire.pack(message))
+            with self._sending:
+                self._stream.write(wire.pack(message))
         except (EngineError, OSError):
             # Whoever reads next learns why; what the agent said before it went must not be lost.
             pass

@@ -160,7 +160,7 @@ def _warm_key(engine: Engine, probe: Probe, agent: Agent) -> str:
     agent_folder = Path(__file__).parent / "agent"
     stamps = [
         (str(path), status.st_mtime_ns, status.st_size)
-        for path in sorted(agent_folder.glob("*.py"))
+        for path in (*sorted(agent_folder.glob("*.py")), Path(__file__).parents[1] / "errors.py")
         for status in (path.stat(),)
     ]
     for folder in sys.path:
@@ -298,6 +298,10 @@ def _agent_sources() -> dict[PurePosixPath, bytes]:
                 todo.append((entry, below / entry.name))
             elif entry.name.endswith(".py"):
                 found[below / entry.name] = entry.read_bytes()
+    # The same errors on both sides; the module needs nothing and no newer Python than the agent.
+    found[PurePosixPath(AGENT.name, "errors.py")] = (
+        importlib.resources.files("pytest_envpar").joinpath("errors.py").read_bytes()
+    )
     return found
 
 

@@ -3,8 +3,9 @@
 import os
 import select
 import signal
+import threading
 import time
-from typing import List
+from typing import Callable, List
 
 from . import wire
 from .supervisor import WorkerEnds
@@ -30,6 +31,10 @@ class Channel:
         self.live = False
         """What tests print is shown as it comes, so messages wait for a flush that keeps the order."""
         self._pending = 0
+        # Tests may call the host from any of their threads.
+        self._lock = threading.RLock()
+        self._arrived = threading.Condition(threading.Lock())
+        self._reading = False
 
     def send(self, message: wire.Message) -> None:
         """Queue a message; it leaves within about 50 ms."""
@@ -38,6 +43,10 @@ class Channel:
     def send_encoded(self, data: bytes) -> None:
         if self._getpid() != self._pid:
             return
+        with self._lock:
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
         if not self._recorder.append(data):
             self.flush()
             if not self._recorder.append(data):
@@ -67,21 +76,50 @@ class Channel:
         """Send what waits now. With ``sync``, wait until the supervisor has passed it on."""
         if not self._pending or self._getpid() != self._pid:
             return
-        self._write(b"[" + self._recorder.waiting() + b"]", wire.SYNC if sync else 0)
-        if sync and not os.read(self._ack, 1):
-            os._exit(1)
+        with self._lock:
+            self._write(b"[" + self._recorder.waiting() + b"]", wire.SYNC if sync else 0)
+            if sync and not os.read(self._ack, 1):
+                os._exit(1)
+
+    @property
+    def ours(self) -> bool:
+        """Whether this is the worker's own process and not a child that a test has forked."""
+        return self._getpid() == self._pid
 
     def receive(self) -> wire.Message:
         """Wait for the next message of the host. The process leaves if there will be none."""
         if self._getpid() != self._pid:
             os._exit(1)  # a child that a test forked and that ran on: what comes is not for it
         self.flush()
-        while not self._received:
+        return self.take(lambda message: not isinstance(message, wire.Answer))
+
+    def take(self, wanted: Callable[[wire.Message], bool]) -> wire.Message:
+        """Wait for the first message that is wanted; others stay for whoever wants them. For any thread."""
+        with self._arrived:
+            while True:
+                for place, message in enumerate(self._received):
+                    if wanted(message):
+                        return self._received.pop(place)
+                if self._reading:
+                    self._arrived.wait()
+                else:
+                    self._read()
+
+    def _read(self) -> None:
+        """One thread reads for all, without the lock."""
+        self._reading = True
+        self._arrived.release()
+        data = None
+        try:
             data = os.read(self._control, 1 << 16)
             if not data:
                 os._exit(1)
-            self._received = self._decoder.feed(data)
-        return self._received.pop(0)
+        finally:
+            self._arrived.acquire()
+            if data:
+                self._received += self._decoder.feed(data)
+            self._reading = False
+            self._arrived.notify_all()
 
     def received(self) -> List[wire.Message]:
         """Messages that are there already; does not wait."""

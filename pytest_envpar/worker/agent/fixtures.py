@@ -15,6 +15,25 @@ ALWAYS = ("dev", "qa", "integration")
 SCOPES = ("function", "module", "session")
 
 
+class Demand:
+    """How many tests are still going to ask for a container of their own. It changes with each that does."""
+
+    def __init__(self) -> None:
+        self._counts: Optional[Dict[str, int]] = None
+
+    def left(self, request: pytest.FixtureRequest, name: str) -> int:
+        """How many tests behind this one ask for the fixture; only of function scope each gets its own."""
+        if request.scope != "function":
+            return 0
+        if self._counts is None:
+            counts = self._counts = {}
+            for item in request.session.items:
+                for each in set(getattr(item, "fixturenames", ())):
+                    counts[each] = counts.get(each, 0) + 1
+        self._counts[name] = self._counts.get(name, 0) - 1
+        return self._counts[name]
+
+
 def names(stage: Optional[str]) -> Dict[str, str]:
     """The names of a stage's fixtures by scope; None is the active or default stage."""
     base = "%s_container" % (stage or "envpar")

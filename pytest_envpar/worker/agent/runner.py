@@ -40,11 +40,12 @@ def run(ends: WorkerEnds, site: str, first: str) -> int:
     options = init.options
     arguments = _enter(options)
 
+    from . import public
     from .inside import Inside, LateConfigure
 
     inside = Inside(channel, options)
     try:
-        status = int(_main(arguments, [inside, LateConfigure(inside)]))
+        status = int(_main(arguments, [inside, LateConfigure(inside), public.fixtures(channel, options)]))
         channel.send(wire.Finished(status, inside.output))
     except SystemExit as error:  # what argparse does for usage errors in some releases
         status = error.code if isinstance(error.code, int) else 1

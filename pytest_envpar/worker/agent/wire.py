@@ -91,6 +91,20 @@ class Dump(_Message):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
+class Answer(_Message):
+    """What the host answers to a call: ``error`` is empty, or has ``kind``, ``message``, ``hint`` and ``detail``.
+
+    ``data`` is a piece of bytes in base64; more pieces follow if ``more`` is set.
+    """
+
+    number: int
+    error: Dict[str, Json]
+    fields: Dict[str, Json]
+    data: str
+    more: bool
+
+
+@dataclasses.dataclass(eq=False, repr=False)
 class Shutdown(_Message):
     """Kill the worker, if any, and leave."""
 
@@ -191,6 +205,21 @@ class Attribute(_Message):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
+class Call(_Message):
+    """A test asks the host for something: a container, or a verb of one (``target``) that it was given before.
+
+    ``data`` is a piece of bytes in base64; more pieces follow if ``more`` is set, in calls of the same number.
+    """
+
+    number: int
+    verb: str
+    target: str
+    fields: Dict[str, Json]
+    data: str
+    more: bool
+
+
+@dataclasses.dataclass(eq=False, repr=False)
 class Stop(_Message):
     """The session inside ended early: ``kind`` is interrupted, failed, exit, keyboard or internal."""
 
@@ -230,6 +259,7 @@ Message = Union[
     Credit,
     Interrupt,
     Dump,
+    Answer,
     Shutdown,
     Ready,
     Collecting,
@@ -242,6 +272,7 @@ Message = Union[
     Warned,
     Text,
     Attribute,
+    Call,
     Stop,
     Finished,
     Output,
@@ -255,6 +286,7 @@ _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "credit": (Credit, (int,)),
     "interrupt": (Interrupt, ()),
     "dump": (Dump, ()),
+    "answer": (Answer, (int, dict, dict, str, bool)),
     "shutdown": (Shutdown, ()),
     "ready": (Ready, (int, dict)),
     "collecting": (Collecting, (str,)),
@@ -267,6 +299,7 @@ _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "warned": (Warned, (dict,)),
     "text": (Text, (str, str)),
     "attribute": (Attribute, (str, str, object)),
+    "call": (Call, (int, str, str, dict, str, bool)),
     "stop": (Stop, (str, str, (list, _OPTIONAL), (int, _OPTIONAL))),
     "finished": (Finished, (int, dict)),
     "output": (Output, (int, str)),

@@ -1,0 +1,120 @@
+"""What is there of ``pytest_envpar`` inside a stage: the fixtures, and on import the names that tests write down."""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import types
+from typing import Any, Dict, List, Optional
+
+import pytest
+
+from . import fixtures as shared
+from .channel import Channel
+
+NAME = "pytest_envpar"
+
+ERRORS = (
+    "CommandError",
+    "CommandTimeoutError",
+    "ConflictError",
+    "EngineError",
+    "EnvparError",
+    "NotFoundError",
+    "UsageError",
+)
+HANDLES = (
+    "Address",
+    "Checkpoint",
+    "Container",
+    "ContainerFactory",
+    "ExecResult",
+    "Process",
+    "Stats",
+)
+
+
+def fixtures(channel: Channel, options: Dict[str, Any]) -> types.ModuleType:
+    """The plugin with the fixtures; makes ``import pytest_envpar`` find what is here, too."""
+    sys.meta_path.insert(0, _Finder())
+    return shared.module(Provider(channel, options.get("facts") or {}), options.get("stages") or [])
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Serves the package's name, also where the image has the package: what is inside is no host."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if fullname not in (NAME, NAME + ".errors"):
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname == NAME)
+
+    def create_module(self, spec: Any) -> Optional[types.ModuleType]:
+        return None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        package = __name__.rpartition(".")[0]
+        errors = importlib.import_module(package + ".errors")
+        for value in vars(errors).values():
+            if isinstance(value, type) and value.__module__ == errors.__name__:
+                value.__module__ = NAME + ".errors"  # what a traceback shows is what a test can import
+        if module.__name__ == NAME + ".errors":
+            module.__dict__.update({name: value for name, value in vars(errors).items() if name[:1] != "_"})
+            return
+        handles = importlib.import_module(package + ".handles")
+        module.__dict__.update({name: getattr(errors, name) for name in ERRORS})
+        module.__dict__.update({name: getattr(handles, name) for name in HANDLES})
+        module.__dict__["__all__"] = sorted((*ERRORS, *HANDLES))
+        module.__doc__ = "pytest-envpar inside a stage: containers come from the host."
+
+
+class Stage:
+    """The fixture ``envpar_stage``: ``name``, ``image`` (digest or id) and ``engine`` of the stage around the test."""
+
+    def __init__(self, facts: Dict[str, str]) -> None:
+        self.name = facts.get("name", "")
+        self.image = facts.get("image", "")
+        self.engine = facts.get("engine", "")
+
+    def __repr__(self) -> str:
+        return "<Stage %s>" % self.name
+
+
+class Provider:
+    """Asks the host for containers. It changes: it counts what is still going to be asked for."""
+
+    def __init__(self, channel: Channel, facts: Dict[str, str]) -> None:
+        self._channel = channel
+        self._facts = facts
+        self._caller: Any = None
+        self._demand = shared.Demand()
+
+    def facts(self) -> Stage:
+        return Stage(self._facts)
+
+    def take(self, request: Any, stage: Optional[str], name: str) -> Any:
+        return self._factory()._take(stage, name, self._demand.left(request, name))
+
+    def give_back(self, container: Any, name: str) -> None:
+        container.remove()
+
+    def factory(self, name: str) -> Any:
+        return self._factory()
+
+    def close_factory(self, factory: Any, name: str) -> None:
+        for container in list(factory.started):
+            container.remove()
+
+    def _factory(self) -> Any:
+        from . import handles
+
+        if self._caller is None:
+            self._caller = handles.Caller(self._channel)
+        return handles.ContainerFactory(self._caller, give_up)
+
+
+def give_up(error: Exception) -> None:
+    """A stage that is not configured skips the test, as on the host; all else fails it with our words only."""
+    lines: List[str] = error.lines() if hasattr(error, "lines") else [str(error)]
+    if getattr(error, "skip", False):
+        pytest.skip("; ".join(line.strip() for line in lines))
+    pytest.fail("\n".join(lines), pytrace=False)
