@@ -259,9 +259,12 @@ def test_an_images_history(engine: Engine, base_name: str, run_labels: Mapping[s
         engine.remove_image(made)
     assert [layer.diff_id for layer in record.layers] == list(image.layers)
     told = [layer.instruction for layer in record.layers[len(base.layers) :]]
-    # Podman's builder makes a layer of what changes nothing, and none of a new working directory.
-    middle = "RUN true" if engine.info.kind == "podman" else "WORKDIR /new"
-    assert [text.partition(":")[0] for text in told] == ["RUN mkdir /made", middle, "COPY file"]
+    assert told[0] == "RUN mkdir /made"
+    assert told[-1].startswith("COPY ")
+    # Builders differ in whether what changes nothing has a layer; the order is that of the Dockerfile.
+    possible = iter(("RUN true", "WORKDIR /new", "WORKDIR /new"))
+    assert all(text in possible for text in told[1:-1]), told
+    assert len(told) > 2
     assert [layer.size_bytes is not None for layer in record.layers] == [True] * len(record.layers)
 
 
