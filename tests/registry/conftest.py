@@ -201,8 +201,10 @@ def podman_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     registries.write_text(
         '[[registry]]\nprefix = "127.0.0.1"\nlocation = "127.0.0.1"\ninsecure = true\n', encoding="utf-8"
     )
+    # It reads the user's credentials itself, too; those of the first test would be there for all.
     environ = {
         **os.environ,
+        "DOCKER_CONFIG": str(folder),
         "CONTAINERS_CONF": str(folder / "containers.conf"),
         "CONTAINERS_REGISTRIES_CONF": str(registries),
     }

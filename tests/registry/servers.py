@@ -254,7 +254,11 @@ class Front:
             body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         ask = Ask(handler.command, handler.path, handler.headers.get("Authorization"), body)
         self.asked.append(ask)
-        answer = self.before(ask) or self.after(ask, self._forward(ask, handler, body))
+        try:
+            answer = self.before(ask) or self.after(ask, self._forward(ask, handler, body))
+        except (ConnectionError, http.client.HTTPException):
+            # As gateways do before a server that is down; Docker would wait for a minute if nothing answered.
+            answer = Answer(502, {"Content-Type": "text/plain"}, b"bad gateway")
         handler.send_response(answer.status)
         given = {key.lower() for key in answer.headers}
         for key, value in answer.headers.items():

@@ -96,6 +96,32 @@ def test_a_connection_that_breaks_off_in_a_layer(each: Case, front: Front) -> No
     assert cuts == []
 
 
+def test_a_registry_that_dies_in_the_middle_of_a_pull_and_comes_back(
+    program: Path, docker: DockerEngine, front: Front, make_case: Callable[..., Case], tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        registry = stack.enter_context(serving(program, tmp_path / "r"))
+        port = int(registry.host.rpartition(":")[2])
+        front._to = registry
+        case = make_case(docker, registry, host=front.host)
+        pushed = case.push(secrets.token_bytes(LARGE))
+        killed: list[Registry] = []
+
+        def kill(ask: Ask, answer: Answer) -> Answer:
+            if ask.is_blob and len(answer.body) > LARGE // 2 and not killed:
+                killed.append(registry)
+                registry.process.kill()
+                registry.process.wait()
+                answer.cut = 1_000
+                front._to = stack.enter_context(serving(program, tmp_path / "r", port=port))
+            return answer
+
+        front.after = kill
+        assert case.resolve().image_id == pushed.image_id
+        assert killed
+
+
+@pytest.mark.slow
 def test_a_registry_that_dies_in_the_middle_of_a_pull(
     program: Path, docker: DockerEngine, front: Front, make_case: Callable[..., Case], tmp_path: Path
 ) -> None:
