@@ -20,7 +20,13 @@ _REQUEST_TIMEOUT_S = 120.0
 _LISTING_TIMEOUT_S = 5.0
 POLL_S = 0.02
 """How often is asked again for what nothing can be waited on."""
-_GONE_MEANWHILE = ("image not known", "no such container", "no such volume", "layer not known", "locating item named")
+_GONE_MEANWHILE = (
+    "image not known",
+    "no such container",
+    "no such volume",
+    "layer not known",
+    "locating item named",
+)
 
 
 class Calls:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from conftest import Project, Result
 
 pytestmark = pytest.mark.engine
 
@@ -95,3 +96,65 @@ def test_builds_that_cannot_be(build: str, shown: tuple[str, ...], project: Proj
 def test_image_that_is_nowhere(project: Project) -> None:
     project.stage('image = "envpar-bsae:py3.11"')
     project.suite("def test_a(): pass").refused("envpar-bsae:py3.11", "images on this engine: ", "[image]")
+
+
+def test_one_of_two_runs_builds(project: Project, built: list[str]) -> None:
+    project.write("docker/Dockerfile", f"FROM {project.image}\nRUN sleep 2\n")
+    project.stage('build = { context = "docker" }')
+    project.write("test_it.py", "def test_a(): pass\n")
+    results: list[Result] = []
+    threads = [threading.Thread(target=lambda: results.append(project.run(alone=False))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    built += {tag for result in results for tag in _tags(result.err)}
+    assert [result.ok().code for result in results] == [0, 0]
+    assert sum("envpar: building pytest-envpar/" in result.err for result in results) == 1
+
+
+def test_what_needs_a_session_is_refused_before_the_build(project: Project) -> None:
+    project.write(
+        "docker/Dockerfile",
+        f"""\
+        FROM {project.image}
+        RUN --mount=type=secret,id=token true
+        RUN --mount=type=ssh \\
+            true
+        """,
+    )
+    project.stage('build = { context = "docker" }')
+    refused = project.suite("def test_a(): pass").refused(
+        "docker/Dockerfile mounts secrets or ssh keys, which is not supported (line 2: type=secret, line 3: type=ssh)",
+        "hint: fetch what needs a secret outside of the build",
+        "[image]",
+    )
+    assert "building" not in refused.err
+
+
+def test_buildkit_builds_where_the_engine_has_it(project: Project, built: list[str]) -> None:
+    """A mount of a cache is known to BuildKit alone, and it does not build what the target does not need."""
+    project.write("docker/named.dockerignore", "left\n")
+    project.write("docker/left", "x")
+    project.write("docker/kept", "x")
+    project.write(
+        "docker/named",
+        f"""\
+        FROM {project.image} AS unused
+        RUN false
+        FROM {project.image}
+        RUN --mount=type=cache,target=/cache touch /cache/x
+        COPY . /built
+        """,
+    )
+    project.stage('build = { context = "docker", dockerfile = "docker/named" }')
+    told = project.suite(
+        """
+        import os
+        def test_a():
+            assert sorted(os.listdir("/built")) == ["kept", "named", "named.dockerignore"]
+            assert not os.path.exists("/cache/x")
+        """
+    )
+    built += _tags(told.err)
+    told.ok()
