@@ -90,7 +90,7 @@ def tar_manifest(
     source = Source(pieces)
     opaque: set[str] = set()
     for member in members(source):
-        path = _path(member.name)
+        path = tree_path(member.name)
         if skip is not None and skip(path):
             source.skip(_padded(member.stored))
             continue
@@ -132,7 +132,7 @@ def _take(sorter: Sorter, source: Source, member: Member, path: str, opaque: set
         sorter.imply(path[: path.rfind("/")] or "/")
     if member.kind == b"1":
         source.skip(_padded(member.stored))
-        target = _path(member.target)
+        target = tree_path(member.target)
         if not sorter.link(path, target):
             sorter.add((path, f"f{member.mode:o}", f"{member.uid}:{member.gid}", "0", "", "", "", "0"))
             sorter.note(path, "it is a hard link to what is not in the archive")
@@ -558,7 +558,7 @@ def _fraction(value: bytes) -> int:
     return _time(sign * (int(digits) * 1_000_000_000 + int(rest[:9].ljust(9, b"0") or b"0")))
 
 
-def _path(name: bytes) -> str:
+def tree_path(name: bytes) -> str:
     """A member's name as a path of the tree. An absolute one is that of the tree; ``..`` is of no honest archive."""
     if len(name) > MAX_PATH_BYTES:
         raise TarError(f"a name of {len(name)} bytes, which is more than is read")
