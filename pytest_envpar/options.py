@@ -55,16 +55,16 @@ KEEP = Option(
     "--env-keep", "value", "WHEN", "Keep the containers of fixtures: never, failed (tests) or always."
 )
 KEEP_WHEN = ("never", "failed", "always")
+DRIFT = Option(
+    "--env-drift",
+    "optional",
+    "A..B",
+    "Compare two environments and fail the run on drift; without A..B what [drift] compare says.",
+)
 OPTIONS = (
     STAGE,
     ENGINE,
-    Option(
-        "--env-drift",
-        "optional",
-        "A..B",
-        "Compare stages and fail on drift.",
-        "comparing stages (the drift gate)",
-    ),
+    DRIFT,
     Option(
         "--env-pollution", "flag", None, "Tell what each test left on the file system.", "pollution per test"
     ),
@@ -164,6 +164,12 @@ def _add(group: Any, option: Option) -> None:
         group.addoption(option.name, nargs="?", action="append", default=None, metavar=option.metavar, **more)
     else:
         group.addoption(option.name, action="append", default=None, metavar=option.metavar, **more)
+
+
+def separate_drift(args: list[str]) -> None:
+    """Keep ``--env-drift`` from taking the argument behind it, which is a path: it has a value with ``=`` only."""
+    end = args.index("--") if "--" in args else len(args)
+    args[:end] = [f"{DRIFT.name}=" if arg == DRIFT.name else arg for arg in args[:end]]
 
 
 def short_values(args: Sequence[str]) -> tuple[str, ...]:

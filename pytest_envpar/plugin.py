@@ -32,6 +32,7 @@ def pytest_load_initial_conftests(
 ) -> Generator[None, Any, Any]:
     """Decide whether this is a stage run; if it is, keep the user's conftests out of this process."""
     from_stage = None
+    options.separate_drift(args)
     if _may_be_stage_run(args) or _long_form(early_config):
         from pytest_envpar.session import host_side
 
@@ -42,10 +43,21 @@ def pytest_load_initial_conftests(
     return result
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks that other plugins can implement."""
+    from pytest_envpar import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register our markers."""
+    """Register our markers, and the gate if it was asked for."""
     for line in marks.LINES:
         config.addinivalue_line("markers", line)
+    if getattr(config.option, options.DRIFT.dest, None):
+        from pytest_envpar.session import gate
+
+        gate.register(config)
 
 
 @pytest.hookimpl(trylast=True)

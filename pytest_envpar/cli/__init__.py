@@ -16,7 +16,6 @@ FINE, FAILED, USAGE, INTERNAL = 0, 1, 2, 3
 INTERRUPTED = 130
 
 NOT_YET: dict[str, tuple[str, str]] = {
-    "diff": ("compare two environments", "run the suite in both stages"),
     "shell": ("enter a stage", "docker run -it --rm IMAGE sh enters its image"),
     "matrix": ("write the stages as a matrix for CI", "name the stages in the CI's own configuration"),
     "bundle": ("write everything that a run needs into one file", "push the image to a registry"),
@@ -131,6 +130,9 @@ def make_parser() -> argparse.ArgumentParser:
     history.add_argument("nodeid", nargs="?", metavar="NODEID", help="a test, with or without @STAGE")
     history.add_argument("--stage", metavar="STAGE", help="only runs of this stage")
     history.add_argument("--limit", type=_count, metavar="N", default=20, help="how many runs to tell (20)")
+    from pytest_envpar.cli import diff
+
+    diff.declare(commands, _diff)
     for name, (what, _) in NOT_YET.items():
         commands.add_parser(name, help=f"{what} (not yet)", add_help=False)
     return parser
@@ -231,6 +233,12 @@ def _count(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text):
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+
+
+def _diff(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import diff
+
+    return diff.diff(asked)
 
 
 def _complain(lines: Sequence[str]) -> None:

@@ -243,7 +243,7 @@ IGNORE = Table(
     "drift.ignore",
     "Differences that are not shown; how many were hidden is said with the reason.",
     (
-        Key("path", values.DRIFT_PATH, "Which paths.", required=True),
+        Key("path", values.DRIFT_PATH, "Which paths; `*` stays within a name, `**` does not.", required=True),
         Key("reason", values.STRING, "Why.", required=True, example='"logs"'),
     ),
 )
@@ -252,7 +252,13 @@ ALLOW = Table(
     "drift.allow",
     "Differences that are accepted for a time.",
     (
-        Key("package", values.WORD, "Which package.", required=True, example='"tzdata"'),
+        Key(
+            "package",
+            values.WORD,
+            "Which package: its name, or `ECOSYSTEM:NAME`; `*` matches anything.",
+            required=True,
+            example='"tzdata"',
+        ),
         Key("reason", values.STRING, "Why.", required=True, example='"rolled out with the next image"'),
         Key("until", values.DATE, "The last day on which it is accepted.", "no end"),
     ),

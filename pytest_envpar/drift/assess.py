@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_envpar.drift.findings import AllowanceFinding
-    from pytest_envpar.drift.model import Change, Comparison, Level
+    from pytest_envpar.drift.model import Change, Comparison, Level, Package
     from pytest_envpar.drift.packages.base import PackageFormat
     from pytest_envpar.drift.packages.inventory import Pair
     from pytest_envpar.drift.packages.owners import Ownership
@@ -40,6 +40,7 @@ def assess(
     policy: Policy,
     *,
     formats: Sequence[PackageFormat] | None = None,
+    inventories: tuple[Sequence[Package], Sequence[Package]] | None = None,
     instruction_of: Callable[[str], str | None] | None = None,
     classify: Callable[[Change, Level], Level | None] | None = None,
 ) -> Drift:
@@ -48,6 +49,7 @@ def assess(
     Args:
         left: The left side's files, for package databases and contents; None if nothing of them can differ.
         formats: Package formats; our own by default.
+        inventories: The packages of both sides, where there are no files to find them in.
         instruction_of: Which instruction made the layer that a path is from, where the producer knows.
         classify: A second opinion on the level of a path that no package owns; None leaves ours.
 
@@ -59,7 +61,7 @@ def assess(
     budget = Budget()
     why = reasons(compared.changes, policy, sides, budget)
     shown = [change for change in compared.changes if change.path not in why]
-    paired: list[Pair] = []
+    paired = pairs(*inventories) if inventories is not None else []
     found: dict[str, Ownership] = {}
     if sides is not None:
         hints = [change.path for change in compared.changes]
@@ -73,13 +75,14 @@ def assess(
     altered: set[str] = set()
     if sides is not None:
         altered = {change.path for change in shown if _altered(change, found.get(change.path), sides, budget)}
-    packages, allowances, allowed = _packages(differing, groups, altered, policy)
+    packages, allowances, accepted = _packages(differing, groups, altered, policy)
     hidden: dict[str, list[str]] = collections.defaultdict(list)
     for change in compared.changes:
         if change.path in why:
             hidden[why[change.path]].append(change.path)
-    for key, reason in allowed.items():
-        hidden[reason].append(key)
+    allowed = {f"{change.ecosystem}:{change.name}" for change, _ in accepted}
+    for change_, reason in accepted:
+        hidden[reason].append(f"{change_.ecosystem}:{change_.name}")
     files = [
         _file(change, groups, altered, instruction_of, classify)
         for change in shown
@@ -101,6 +104,7 @@ def assess(
             *(NotCompared(path, "not compared with what its package shipped") for path in budget.refused),
         ),
         compared.why,
+        tuple(change for change, _ in accepted),
     )
 
 
@@ -197,8 +201,8 @@ def _altered(change: Change, owned: Ownership | None, sides: tuple[Reader, Reade
 
 def _packages(
     differing: Sequence[Pair], groups: _Groups, altered: set[str], policy: Policy
-) -> tuple[tuple[PackageFinding, ...], tuple[AllowanceFinding, ...], dict[str, str]]:
-    """Findings, allowances that are over, and by ``ecosystem:name`` the reason of what is allowed."""
+) -> tuple[tuple[PackageFinding, ...], tuple[AllowanceFinding, ...], list[tuple[PackageChange, str]]]:
+    """Findings, allowances that are over, and what is allowed with the reason."""
     versions: dict[str, list[tuple[str | None, str | None]]] = collections.defaultdict(list)
     for pair in differing:
         before, after = pair.before, pair.after
@@ -210,7 +214,7 @@ def _packages(
             versions[key].append((version, version))
     findings: list[PackageFinding] = []
     allowances: dict[AllowanceFinding, None] = {}
-    allowed: dict[str, str] = {}
+    allowed: list[tuple[PackageChange, str]] = []
     for key, told in versions.items():
         ecosystem, _, name = key.partition(":")
         mine = sorted(paths.get(key, ()), key=sort_key)
@@ -226,7 +230,7 @@ def _packages(
             if entry is not None and policy.expired(entry):
                 allowances[expired_finding(entry)] = None
             elif entry is not None and not tampered:
-                allowed[key] = f"allowed: {entry.reason}"
+                allowed.append((change, f"allowed: {entry.reason}"))
                 continue
             findings.append(PackageFinding(change, _package_level(key)))
     findings.sort(key=_package_order)

@@ -87,6 +87,7 @@ class Drift:
         packages: From the highest level to the lowest, then by name.
         files: Also those of packages, in the order of paths.
         hidden: By reason.
+        allowed: Packages that differ and are allowed to; they are among the hidden.
     """
 
     left: str
@@ -99,6 +100,7 @@ class Drift:
     hidden: tuple[Hidden, ...] = ()
     not_compared: tuple[NotCompared, ...] = ()
     why: tuple[str, ...] = ()
+    allowed: tuple[PackageChange, ...] = ()
 
     def levels(self) -> Iterator[Level]:
         """The level of each finding; a package with all of its files is one."""

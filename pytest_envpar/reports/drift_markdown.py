@@ -30,7 +30,7 @@ def render(drift: Drift, *, limit: int = 100, diffs: Mapping[str, Sequence[str]]
         lines += [f"| {line.level} | {_text(line.text)} |" for line in found[:limit]]
         lines.append("")
     if len(found) > limit:
-        lines += [f"… and {words.number(len(found) - limit, 'more finding')}.", ""]
+        lines += [f"… and {len(found) - limit} more.", ""]
     for line in found[:limit]:
         if diffs and line.diff in diffs:
             lines += _details(

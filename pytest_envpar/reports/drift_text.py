@@ -40,8 +40,7 @@ def render(
         diffs: Lines of a unified diff by path, for contents that differ.
     """
     paint = _paint if colour else _plain
-    head = f"{escaped(drift.left)} -> {escaped(drift.right)}: {words.summary(drift)}"
-    shown = [paint(head, "1")]
+    shown = [paint(headline(drift), "1")]
     if explain:
         shown += [f"  route: {escaped(drift.route)}", *(f"    {escaped(line, _WIDTH)}" for line in drift.why)]
     found = words.lines(drift)
@@ -53,7 +52,7 @@ def render(
             shown += [f"           {escaped(text, _WIDTH)}" for text in line.more[:_MORE]]
             shown += _rest("           ", len(line.more) - _MORE)
     if len(found) > limit:
-        shown.append(f"  … and {words.number(len(found) - limit, 'more finding')}; --limit shows more")
+        shown.append(f"  … and {len(found) - limit} more; --limit shows them")
     shown += [
         f"  not compared: {escaped(each.path)} ({escaped(each.reason)})"
         for each in drift.not_compared[:limit]
@@ -65,6 +64,11 @@ def render(
             shown += [f"           {escaped(name, _WIDTH)}" for name in hidden.names[:_MORE]]
             shown += _rest("           ", hidden.count - _MORE)
     return shown
+
+
+def headline(drift: Drift) -> str:
+    """The whole report in one line."""
+    return f"{escaped(drift.left)} -> {escaped(drift.right)}: {words.summary(drift)}"
 
 
 def _rest(indent: str, count: int) -> list[str]:

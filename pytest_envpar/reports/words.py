@@ -18,6 +18,8 @@ HIGHEST_FIRST: tuple[Level, ...] = tuple(reversed(LEVELS))
 SIGNS = {"added": "+", "removed": "-", "modified": "~"}
 MANY = 3
 """More paths than this of one instruction are one line."""
+MANY_SIBLINGS = 10
+"""More paths than this in one folder are one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,25 @@ def _file_lines(files: Sequence[FileFinding]) -> list[Line]:
         paths = tuple(change_text(file.change) for file in group)
         text = f"{number(len(paths), 'path')} from {instruction}: {', '.join(paths[:MANY])}, …"
         found.append(Line(level, text, "file", group[0].change.path, paths))
-    return found + _folded(sorted(rest, key=lambda file: file.change.path.split("/")))
+    return found + _together(_folded(sorted(rest, key=lambda file: file.change.path.split("/"))))
+
+
+def _together(found: Sequence[Line]) -> list[Line]:
+    """What differs at many places of one folder (certificates, time zones) is told once."""
+    siblings: dict[tuple[Level, str], list[Line]] = collections.defaultdict(list)
+    for line in found:
+        siblings[line.level, line.path.rpartition("/")[0]].append(line)
+    merged: list[Line] = []
+    for (level, folder), lines_ in siblings.items():
+        if len(lines_) <= MANY_SIBLINGS:
+            merged += lines_
+            continue
+        shown = ", ".join(line.text for line in lines_[:MANY])
+        more = tuple(text for line in lines_ for text in (line.text, *line.more))
+        merged.append(
+            Line(level, f"{len(lines_)} paths in {folder or '/'}: {shown}, …", "file", folder or "/", more)
+        )
+    return merged
 
 
 def _folded(files: Sequence[FileFinding]) -> list[Line]:

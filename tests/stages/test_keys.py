@@ -327,7 +327,6 @@ def test_keys_of_later_versions_are_refused(lines: str, shown: str, project: Pro
 @pytest.mark.parametrize(
     "option",
     [
-        "--env-drift",
         "--env-pollution",
         "--env-report=x.html",
         "--env-keep=failed",

@@ -107,7 +107,7 @@ def test_a_limit_tells_what_is_beyond_it() -> None:
         len([line for line in lines if line.startswith(("  runtime", "  package", "  config", "  file"))])
         == 2
     )
-    assert "  … and 5 more findings; --limit shows more" in lines
+    assert "  … and 5 more; --limit shows them" in lines
 
 
 def test_colours_are_asked_for() -> None:
@@ -126,6 +126,13 @@ def test_what_one_instruction_brought_is_one_line() -> None:
     (line,) = words.lines(Drift("a", "b", "layers", files=files))
     assert line.text.startswith("5 paths from COPY srv /srv: ~ /srv/0 (content, mode), ")
     assert len(line.more) == 5
+
+
+def test_many_siblings_are_one_line() -> None:
+    files = tuple(file(f"/etc/ssl/certs/{number:02}.pem", level="config") for number in range(12))
+    (line,) = words.lines(Drift("a", "b", "layers", files=files))
+    assert line.text.startswith("12 paths in /etc/ssl/certs: ~ /etc/ssl/certs/00.pem (content, mode), ")
+    assert len(line.more) == 12
 
 
 @pytest.mark.parametrize("form", ["text", "markdown"])

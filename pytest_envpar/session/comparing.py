@@ -1,0 +1,318 @@
+"""From two names to an answer: find the sides, compare them, look into them, judge. For the command and the gate."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pytest_envpar import options
+from pytest_envpar.containers.labels import Owner
+from pytest_envpar.drift import content, looking
+from pytest_envpar.drift.assess import assess
+from pytest_envpar.drift.model import Comparison, ConfigChange
+from pytest_envpar.drift.routes import compare_sides
+from pytest_envpar.drift.sides import archive_side, container_side, image_side, lock_side, of_image
+from pytest_envpar.errors import LockError, NoEngineError, UsageError
+from pytest_envpar.images import locking
+from pytest_envpar.images.lockfile import Lock, read
+from pytest_envpar.session import sides as names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_envpar.config.model import Settings
+    from pytest_envpar.drift.findings import Drift
+    from pytest_envpar.drift.model import Change, Level, Package
+    from pytest_envpar.drift.packages.base import PackageFormat
+    from pytest_envpar.drift.policy import Policy
+    from pytest_envpar.drift.sides import Side
+    from pytest_envpar.drift.tree import Tree
+    from pytest_envpar.engine.api import Engine, ImageInfo, Progress
+    from pytest_envpar.ledger import Ledger
+
+MAX_DIFFS = 50
+"""Files whose contents are shown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a comparison says.
+
+    Args:
+        diffs: Lines of unified diffs by path, for texts that differ.
+    """
+
+    drift: Drift
+    diffs: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+
+
+class Comparer:
+    """Answers questions about environments. Owns the connection to the engine and the ledger; close it.
+
+    Args:
+        settings: The project's configuration, if there is one.
+        here: The folder that paths are relative to (host).
+        engine: The engine's URL if the command line named one.
+        formats: Package formats.
+        mode: How strictly the lock file binds a stage.
+        progress: Told lines of pulls and builds.
+        classify: See :func:`~pytest_envpar.drift.assess.assess`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None,
+        here: Path,
+        *,
+        engine: str | None,
+        formats: Sequence[PackageFormat],
+        mode: locking.Mode,
+        progress: Progress | None = None,
+        classify: Callable[[Change, Level], Level | None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._here = here
+        self._url = engine
+        self._formats = formats
+        self._mode = mode
+        self._progress = progress
+        self._classify = classify
+        self._resources = contextlib.ExitStack()
+        self._engine: Engine | None = None
+        self._ledger: Ledger | None = None
+        self._images: dict[str, ImageInfo] = {}
+
+    def close(self) -> None:
+        """Let go of engine and ledger. Safe to repeat."""
+        self._resources.close()
+
+    def answer(self, left: str, right: str, policy: Policy, *, diffs: bool = True) -> Answer:
+        """Compare what is named ``left`` and ``right``.
+
+        Args:
+            diffs: Whether contents of texts are compared, too.
+
+        Raises:
+            UsageError: A name means nothing, or there is no way to compare them.
+            EngineError: The engine failed.
+        """
+        one, two = (names.parse(text, self._settings, self._here, self._connect) for text in (left, right))
+        if names.HOST in (one.kind, two.kind):
+            return self._with_host(one, two, policy)
+        first, second = self._side(one), self._side(two)
+        compared = compare_sides(
+            first,
+            second,
+            self._open_ledger().manifests,
+            mtime=not policy.has("mtime"),
+            labels=self._owner().labels("probe"),
+        )
+        with contextlib.ExitStack() as resources:
+            trees: tuple[Tree | None, Tree | None] = (None, None)
+            if compared.changes:
+                wanted = looking.kept_of((change.path for change in compared.changes), self._is_record)
+                labels = self._owner().labels("probe")
+                trees = (
+                    looking.tree_of(first, wanted, resources, labels),
+                    looking.tree_of(second, wanted, resources, labels),
+                )
+            drift = assess(compared, *trees, policy, formats=self._formats, classify=self._classify)
+            shown = _diffs(drift, *trees) if diffs else {}
+        return Answer(drift, shown)
+
+    # --- sides -------------------------------------------------------------------------------------------------------
+
+    def _side(self, named: names.Named) -> Side:
+        if named.kind == "file":
+            return archive_side(self._here / named.name, name=named.text)
+        if named.kind == "lock":
+            return self._locked(named)
+        engine = self._connect()
+        if named.kind == "container":
+            return container_side(engine, named.name, name=named.text)
+        if named.kind == "stage":
+            return of_image(engine, self._image_of(named.name), named.text)
+        return image_side(engine, named.name, name=named.text)
+
+    def _locked(self, named: names.Named) -> Side:
+        assert self._settings is not None
+        path = locking.lock_path(self._settings)
+        entry = (read(path) or Lock()).stages.get(named.name)
+        if entry is None:
+            raise LockError(f"stage {named.name} is not in {path}", hint="envpar lock")
+        try:
+            engine = self._connect()
+        except NoEngineError:
+            return lock_side(entry, named.text, None)
+        return lock_side(entry, named.text, engine)
+
+    def _image_of(self, name: str) -> ImageInfo:
+        """The image of a stage by the rules of the lock, which is not written to."""
+        known = self._images.get(name)
+        if known is not None:
+            return known
+        from pytest_envpar.config import check_stage, refuse_not_yet
+        from pytest_envpar.worker.setup import Setup
+
+        settings = self._settings
+        assert settings is not None
+        stage = settings.stages[name]
+        refuse_not_yet(settings, stage)
+        check_stage(stage)
+        engine, owner = self._connect(), self._owner()
+        locked = locking.resolve_stage(
+            engine,
+            stage,
+            settings,
+            self._mode,
+            progress=self._progress,
+            owner_labels=owner.labels("cache", name),
+            setup=Setup(engine, settings, owner, options.cache_dir(), os.environ, self._progress),
+        )
+        self._images[name] = locked.image.info
+        return locked.image.info
+
+    # --- host --------------------------------------------------------------------------------------------------------
+
+    def _with_host(self, one: names.Named, two: names.Named, policy: Policy) -> Answer:
+        """Interpreter and Python packages: of the rest of a machine nobody expects that it is like a container."""
+        if one.kind == two.kind:
+            raise UsageError("host compared with host: there is one only")
+        left, right = self._inventory(one), self._inventory(two)
+        fields = dict.fromkeys((*left.facts, *right.facts))
+        config = [ConfigChange(field, left.facts.get(field), right.facts.get(field)) for field in fields]
+        compared = Comparison(
+            one.text,
+            two.text,
+            "inventory",
+            config=tuple(change for change in config if change.before != change.after),
+            why=("host is compared by its interpreter and Python packages",),
+        )
+        inventories = (left.packages, right.packages)
+        return Answer(assess(compared, None, None, policy, formats=self._formats, inventories=inventories))
+
+    def _inventory(self, named: names.Named) -> Inventory:
+        if named.kind == names.HOST:
+            return host_inventory()
+        if named.kind not in ("stage", "image"):
+            raise UsageError(
+                f"{named.text!r} cannot be compared with host", hint="compare host with a stage or an image"
+            )
+        from pytest_envpar.config.model import Stage
+        from pytest_envpar.worker.probe import probe
+
+        engine = self._connect()
+        stage = Stage("drift", image=named.name)
+        if named.kind == "stage":
+            assert self._settings is not None
+            stage, info = self._settings.stages[named.name], self._image_of(named.name)
+            side = of_image(engine, info, named.text)
+        else:
+            side = image_side(engine, named.name, name=named.text)
+            found = engine.inspect_image(named.name)
+            assert found is not None
+            info = found
+        root = self._settings.root if self._settings is not None else self._here
+        asked = probe(engine, info, stage, root, options.cache_dir(), owner=self._owner())
+        facts = {
+            "python.version": ".".join(map(str, asked.version)),
+            "python.implementation": asked.implementation,
+            "architecture": asked.machine,
+        }
+        with contextlib.ExitStack() as resources:
+            tree = looking.tree_of(
+                side, looking.kept_of((), self._is_record), resources, self._owner().labels("probe")
+            )
+            packages = _python_packages(tree, self._formats, str(asked.prefix))
+        return Inventory(facts, packages)
+
+    # --- what is owned -----------------------------------------------------------------------------------------------
+
+    def _connect(self) -> Engine:
+        if self._engine is None:
+            from pytest_envpar.engine.select import select_engine
+
+            configured = self._settings.engines if self._settings is not None else ("auto",)
+            self._engine = select_engine((self._url,) if self._url else configured, os.environ)
+            self._resources.callback(self._engine.close)
+        return self._engine
+
+    def _open_ledger(self) -> Ledger:
+        if self._ledger is None:
+            self._ledger = self._resources.enter_context(options.open_ledger())
+        return self._ledger
+
+    def _owner(self) -> Owner:
+        return Owner.current(self._settings.root if self._settings is not None else self._here)
+
+    def _is_record(self, path: str) -> object | None:
+        return next((name for each in self._formats if (name := each.records(path)) is not None), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inventory:
+    """An interpreter: facts about it by field, and the packages that it can import."""
+
+    facts: Mapping[str, str]
+    packages: tuple[Package, ...]
+
+
+def host_inventory() -> Inventory:
+    """The interpreter that runs this process."""
+    import importlib.metadata
+    import platform
+    import sys
+
+    from pytest_envpar.drift.model import Package
+    from pytest_envpar.drift.packages.pip import normalised
+
+    found: dict[str, Package] = {}
+    for each in importlib.metadata.distributions():
+        name = each.metadata["Name"]
+        if name:
+            package = Package("pip", normalised(name), each.version, str(each.locate_file("")))
+            found.setdefault(package.name, package)  # the first on sys.path is the one that is imported
+    facts = {
+        "python.version": platform.python_version(),
+        "python.implementation": sys.implementation.name,
+        "architecture": platform.machine(),
+    }
+    return Inventory(facts, tuple(found.values()))
+
+
+def _python_packages(tree: Tree | None, formats: Sequence[PackageFormat], prefix: str) -> tuple[Package, ...]:
+    """Those of the interpreter with this prefix; a virtual environment does not see the system's."""
+    from pytest_envpar.drift.packages.base import Reader
+
+    if tree is None:
+        return ()
+    reader = Reader(tree)
+    hints = [f"{prefix}/lib/{name}/site-packages/x" for name in reader.list(f"{prefix}/lib")]
+    found = [
+        package
+        for each in formats
+        if each.ecosystem == "pip"
+        for package in each.installed(reader, hints)
+        if package.origin.startswith(f"{prefix.rstrip('/')}/") or prefix in ("/usr", "/usr/local")
+    ]
+    return tuple({package.name: package for package in reversed(found)}.values())
+
+
+def _diffs(drift: Drift, left: Tree | None, right: Tree | None) -> Mapping[str, Sequence[str]]:
+    """What is shown of texts: of configuration first, because that is read."""
+    if left is None or right is None:
+        return {}
+    found: dict[str, Sequence[str]] = {}
+    files = [file for file in drift.files if file.reported and "content" in file.change.attributes]
+    for file in sorted(files, key=lambda file: file.level != "config")[:MAX_DIFFS]:
+        entries = (file.change.before, file.change.after)
+        if any(entry is None or entry.size > content.MAX_TEXT for entry in entries):
+            continue
+        one, two = (tree.read(file.change.path, content.MAX_TEXT) for tree in (left, right))
+        lines = content.text_diff(one, two) if one is not None and two is not None else None
+        found[file.change.path] = lines if lines is not None else ["binary contents differ"]
+    return found

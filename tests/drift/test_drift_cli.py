@@ -1,0 +1,196 @@
+"""``envpar diff`` on real images: what it says, how it ends, and what it can be asked to compare."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+from conftest import DOCKER, Project, deb
+
+from pytest_envpar.reports import drift_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def images(build: Callable[..., str]) -> dict[str, str]:
+    """``dev`` and ``qa`` differ by the version of a package, a configuration file, a variable and a folder; ``bad`` is
+    dev with a file of the package patched."""
+    dev = [deb("greet", "1.0", a="one", b="same"), "ENV APP_ENV=dev"]
+    return {
+        "dev": build("dev", *dev),
+        "qa": build(
+            "qa",
+            deb("greet", "1.1", a="two", b="same", c="new"),
+            "ENV APP_ENV=qa",
+            "RUN echo 'level = 2' > /etc/greet.conf && mkdir -p /opt/data && touch /opt/data/x /opt/data/y",
+        ),
+        "bad": build("bad", *dev, "RUN printf patched > /usr/lib/greet/a"),
+    }
+
+
+@pytest.fixture
+def stages(project: Project, images: dict[str, str]) -> Project:
+    """A project with these images as stages."""
+    project.stages(**images)
+    return project
+
+
+def test_a_package_is_one_line(stages: Project) -> None:
+    done = stages.envpar("diff", "dev", "qa").exits(1)
+    lines = done.out.splitlines()
+    assert lines[0].startswith("dev -> qa: 6 findings: 1 package, 2 config, 3 file; ")
+    assert "  package  greet 1.0 -> 1.1 (dpkg, 4 files)" in lines
+    assert '  config   env.APP_ENV: "dev" -> "qa"' in lines
+    assert "  config   + /etc/greet.conf" in lines
+    assert "  file     + /opt/data/ (2 entries)" in lines
+
+
+def test_details_on_demand(stages: Project) -> None:
+    done = stages.envpar("diff", "dev", "qa", "-v", "--show-hidden", "--explain").exits(1, "  route: layers")
+    assert "           ~ /usr/lib/greet/a (content)" in done.out
+    assert "           /var/log/dpkg.log" in done.out
+
+
+def test_json_is_as_published(stages: Project) -> None:
+    told: dict[str, Any] = json.loads(stages.envpar("diff", "dev", "qa", "--format", "json").exits(1).out)
+    jsonschema.validate(told, drift_json.schema())
+    assert [(each["name"], each["before"], each["after"], each["files"]) for each in told["packages"]] == [
+        ("greet", "1.0", "1.1", 4)
+    ]
+    owners = {each["path"]: each["package"] for each in told["changes"]}
+    assert owners["/usr/lib/greet/c"] == "dpkg:greet"
+    assert owners["/opt/data/x"] is None
+
+
+@pytest.mark.parametrize(("level", "code"), [("runtime", 0), ("package", 1), ("none", 0), ("any", 1)])
+def test_fail_on_decides_the_exit_code(stages: Project, level: str, code: int) -> None:
+    stages.envpar("diff", "dev", "qa", "--fail-on", level).exits(code)
+
+
+def test_a_patched_file_is_named(stages: Project) -> None:
+    done = stages.envpar("diff", "dev", "bad").exits(1)
+    assert "greet 1.0 (dpkg, 1 file), not as the package shipped it: /usr/lib/greet/a" in done.out
+
+
+def test_reports_go_to_a_file(stages: Project) -> None:
+    done = stages.envpar("diff", "dev", "qa", "--format", "markdown", "--output", "drift.md").exits(1)
+    assert done.out == ""
+    assert (stages.root / "drift.md").read_text().startswith("### Drift: dev → qa\n")
+    stages.envpar("diff", "dev", "qa", "--format", "sarif", "--output", "drift.sarif").exits(1)
+    assert json.loads((stages.root / "drift.sarif").read_text())["version"] == "2.1.0"
+    stages.envpar("diff", "dev", "qa", "--output", "no/such/folder").exits(2, "cannot be written")
+
+
+def test_a_limit(stages: Project) -> None:
+    stages.envpar("diff", "dev", "qa", "--limit", "1").exits(1, "… and 3 more; --limit shows them")
+
+
+def test_the_same_image_is_equal(stages: Project, images: dict[str, str]) -> None:
+    done = stages.envpar("diff", "dev", f"image:{images['dev']}", "--explain").exits(0, "no differences")
+    assert "route: same-image" in done.out
+
+
+def test_ignored_and_allowed_drift(stages: Project, images: dict[str, str]) -> None:
+    stages.stages(
+        """
+        [drift]
+        ignore = [{ path = "/opt/**", reason = "data" }, { path = "/etc/greet.conf", reason = "theirs" }]
+        allow  = [{ package = "greet", reason = "rolled out", until = 2999-01-01 }]
+        """,
+        **images,
+    )
+    done = stages.envpar("diff", "dev", "qa").exits(1, "1 finding: 1 config")
+    assert "hidden: 1, allowed: rolled out" in done.out
+    assert "ignored: data" in done.out
+
+
+def test_an_expired_allowance(stages: Project, images: dict[str, str]) -> None:
+    stages.stages('[drift]\nallow = [{ package = "greet", reason = "old", until = 2020-01-01 }]', **images)
+    stages.envpar("diff", "dev", "qa").exits(
+        1, "greet 1.0 -> 1.1", "allowance for greet (old) ended on 2020-01-01"
+    )
+
+
+NOISY = (
+    deb("greet", "1.0", a="one"),
+    "RUN useradd -m worker && ldconfig && python3 -m compileall -q /usr/lib/python3.11/json",
+    "RUN date +%s%N > /var/log/apt/x.log 2>/dev/null || (mkdir -p /var/log/apt && date +%s%N > /var/log/apt/x.log)",
+    "RUN cat /proc/sys/kernel/random/uuid > /etc/machine-id && date +%s%N > /var/cache/apt/pkgcache.bin",
+    "RUN printf '#!/bin/sh\\n' > /usr/local/bin/hello && chmod 755 /usr/local/bin/hello",
+)
+
+
+def test_two_builds_of_one_dockerfile(project: Project, build: Callable[..., str]) -> None:
+    project.stages(one=build("one", *NOISY), two=build("two", *NOISY))
+    project.envpar("diff", "one", "two").exits(0, "one -> two: no differences; ")
+    done = project.envpar("diff", "one", "two", "--no-presets", "--format", "json").exits(1)
+    told: dict[str, Any] = json.loads(done.out)
+    paths = {each["path"] for each in told["changes"]}
+    assert {
+        "/etc/machine-id",
+        "/var/log/apt/x.log",
+        "/var/cache/apt/pkgcache.bin",
+        "/usr/local/bin/hello",
+    } <= paths
+    assert told["hidden"] == []
+    only = project.envpar("diff", "one", "two", "--no-presets=machine-id").exits(1)
+    assert "config   ~ /etc/machine-id" in only.out
+
+
+def test_containers_files_and_locked_stages(stages: Project, images: dict[str, str], tmp_path: Path) -> None:
+    docker = ["docker", "-H", DOCKER]
+    name = f"envpar-drift-cli-{tmp_path.parent.name}-{tmp_path.name}"[:60].replace("_", "-")
+    run = [
+        *docker,
+        "run",
+        "--name",
+        name,
+        "--network",
+        "none",
+        images["dev"],
+        "sh",
+        "-c",
+        "echo x > /etc/left",
+    ]
+    subprocess.run(run, check=True, capture_output=True)
+    try:
+        stages.envpar("diff", "dev", f"container:{name}").exits(1, "  config   + /etc/left")
+        export = tmp_path / "export.tar"
+        subprocess.run([*docker, "export", "-o", str(export), name], check=True, capture_output=True)
+    finally:
+        subprocess.run([*docker, "rm", "-f", name], check=False, capture_output=True)
+    save = tmp_path / "save.tar"
+    subprocess.run([*docker, "save", "-o", str(save), images["qa"]], check=True, capture_output=True)
+    done = stages.envpar("diff", "dev", str(save)).exits(1, "greet 1.0 -> 1.1 (dpkg, 4 files)")
+    assert "+ /etc/greet.conf" in done.out
+    stages.envpar("diff", str(export), "qa").exits(1, "greet 1.0 -> 1.1 (dpkg, 4 files)")
+    stages.envpar("diff", "lock:qa", "qa").exits(2, "stage qa is not in", "[lock]")
+    stages.envpar("lock").exits(0)
+    stages.envpar("diff", "lock:qa", "qa").exits(0, "no differences")
+
+
+def test_host_is_compared_by_its_interpreter(stages: Project) -> None:
+    done = stages.envpar("diff", "host", "dev", "--explain").exits(1, "route: inventory")
+    assert "pytest " in done.out
+    assert "/usr/" not in done.out
+    stages.envpar("diff", "host", "host").exits(2)
+
+
+def test_what_means_nothing(stages: Project) -> None:
+    stages.envpar("diff", "dev", "qq").exits(2, "'qq' is no stage, no file", "the stages are: ", "[image]")
+    stages.envpar("diff", "dev", "stage:qq").exits(2, "there is no stage 'qq'")
+    stages.envpar("diff", "dev", "file:nothing.tar").exits(2, "there is no file or folder")
+    stages.write("broken.tar", "this is no tar")
+    stages.envpar("diff", "dev", "broken.tar").exits(2)
+    stages.envpar("diff", "dev", "qa", "--no-presets=bytecod").exits(2, "bytecode")
+    stages.envpar("diff", "dev").exits(2, "usage: envpar diff")
+    stages.envpar("diff", "dev", "qa", "--engine", "unix:///no/such.sock").exits(2, "[no-engine]")

@@ -1,0 +1,129 @@
+"""``--env-drift``: a run that fails although all of its tests passed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import pytest
+from conftest import Project, deb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.engine
+
+FAILED = "envpar: drift gate failed (fail-on package): dev -> qa: 2 findings: 1 package, 1 config"
+
+
+@pytest.fixture(scope="module")
+def images(build: Callable[..., str]) -> dict[str, str]:
+    """Two images that differ by a package and a variable."""
+    return {
+        "dev": build("gate-dev", deb("greet", "1.0", a="one"), "ENV APP_ENV=dev"),
+        "qa": build("gate-qa", deb("greet", "1.1", a="two"), "ENV APP_ENV=qa"),
+    }
+
+
+@pytest.fixture
+def suite(project: Project, images: dict[str, str]) -> Project:
+    """A project with a passing test and a pair to compare."""
+    project.write("test_it.py", "def test_it():\n    pass\n")
+    project.stages('[drift]\ncompare = [["dev", "qa"]]', **images)
+    return project
+
+
+def last(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+def test_the_gate_fails_a_run_without_a_stage(suite: Project) -> None:
+    done = suite.pytest("--env-drift", "--junitxml=out.xml").exits(1, "1 passed", "= drift =")
+    assert last(done.out).startswith(FAILED)
+    assert "  package  greet 1.0 -> 1.1 (dpkg, 2 files)" in done.out
+    cases = list(ET.parse(suite.root / "out.xml").iter("testcase"))
+    assert [
+        (case.get("classname"), case.get("name"), case.find("failure") is not None) for case in cases
+    ] == [
+        ("test_it", "test_it", False),
+        ("envpar.drift", "dev..qa", True),
+    ]
+
+
+def test_the_gate_in_a_stage(suite: Project) -> None:
+    done = suite.pytest("--env=dev", "--env-drift").exits(1, "1 passed")
+    assert last(done.out).startswith(FAILED)
+
+
+def test_a_failed_test_and_the_gate(suite: Project) -> None:
+    suite.write("test_it.py", "def test_it():\n    assert False\n")
+    assert last(suite.pytest("--env-drift").exits(1, "1 failed").out).startswith(FAILED)
+
+
+def test_paths_behind_the_option_are_paths(suite: Project) -> None:
+    suite.write("other/test_other.py", "def test_a():\n    pass\n\ndef test_b():\n    pass\n")
+    suite.pytest("--env-drift", "other").exits(1, "2 passed")
+
+
+def test_pairs_on_the_command_line_and_a_higher_bar(suite: Project, images: dict[str, str]) -> None:
+    suite.pytest("--env-drift=dev..dev").exits(0, "dev -> dev: no differences")
+    suite.stages('[drift]\nfail-on = "runtime"', **images)
+    done = suite.pytest("--env-drift=dev..qa", "--env-drift=qa..dev", "--junitxml=out.xml").exits(
+        0, "qa -> dev: 2 findings"
+    )
+    assert "gate failed" not in done.out
+    assert len(list(ET.parse(suite.root / "out.xml").iter("testcase"))) == 3
+
+
+def test_an_allowance_that_allows_nothing_is_found_when_all_pairs_are_compared(
+    suite: Project, images: dict[str, str]
+) -> None:
+    table = """
+    [drift]
+    compare = [["dev", "qa"]]
+    fail-on = "config"
+    ignore  = []
+    allow   = [{ package = "greet", reason = "rolling" }, { package = "tzdata", reason = "gone" }]
+    """
+    suite.stages(table, **images)
+    suite.pytest("--env-drift").exits(1, "the allowance for tzdata (gone) allows nothing: remove it")
+    assert "allows nothing" not in suite.pytest("--env-drift=dev..qa", "--env-drift=qa..dev").out.replace(
+        "the allowance for tzdata (gone) allows nothing", ""
+    )
+
+
+def test_what_cannot_be_compared(suite: Project, images: dict[str, str]) -> None:
+    suite.pytest("--env-drift=dev..nothing").exits(4, "1 passed", "'nothing' is no stage")
+    suite.pytest("--env-drift=dev").exits(4, "'dev' is no pair of environments")
+    suite.stages(**images)
+    suite.pytest("--env-drift").exits(4, "nothing says what to compare")
+
+
+def test_no_gate_without_tests_to_run(suite: Project) -> None:
+    suite.pytest("--env-drift", "--collect-only").exits(0, "1 test collected")
+    suite.pytest("--env-drift", "--markers").exits(0, "env_only")
+
+
+def test_hooks_of_a_plugin(suite: Project) -> None:
+    suite.write(
+        "conftest.py",
+        """
+        def pytest_envpar_drift_found(drift):
+            print("FOUND", drift.left, drift.right, len(drift.packages))
+
+        class Own:
+            ecosystem = "own"
+            def installed(self, tree, hints):
+                return []
+            def owned(self, tree, packages, wanted):
+                return []
+            def records(self, path):
+                return None
+
+        def pytest_envpar_packages():
+            return [Own()]
+        """,
+    )
+    suite.pytest("--env-drift", "-s").exits(1, "FOUND dev qa 1")
+    suite.write("conftest.py", "def pytest_envpar_packages():\n    return [1]\n")
+    suite.pytest("--env-drift").exits(4, "the hook pytest_envpar_packages returned 1")
