@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from pytest_envpar import options
     from pytest_envpar.session.launch import Launch
 
-INTERRUPT_S = 0.9
-DUMP_S = 0.4
+INTERRUPT_S = 1.0
+ENDING_S = 2.5
+"""How long an interrupted session may go on ending once it has reacted: fixtures of a busy machine take their time."""
+DUMP_S = 1.5
+"""More than the supervisor gives a worker to die of it, so that what it said is heard."""
 STATUS = "envpar_status"
 """Attribute of a report: category, letter and word as the inside computed them."""
 
@@ -272,6 +275,8 @@ class OneStage:
         link.place.client.send(wire.Interrupt())
         running = link.running
         self.hearing.drain(INTERRUPT_S)
+        if link.stop is not None and not link.exited:
+            self.hearing.drain(ENDING_S)
         item = self._item(running)
         if not link.exited and link.finished is None:
             link.place.client.send(wire.Dump())
@@ -280,7 +285,8 @@ class OneStage:
                 death = crash.Death(
                     "it did not react to an interrupt within a second", link.place.client.tail(), True
                 )
-            cause = f"interrupted, and did not react within {INTERRUPT_S} seconds ({death.cause})"
+            did, within = ("end", INTERRUPT_S + ENDING_S) if link.stop else ("react", INTERRUPT_S)
+            cause = f"interrupted, and did not {did} within {within:g} seconds ({death.cause})"
             death = crash.Death(cause, death.tail, True)
             if item is None:
                 where = f"importing {link.collecting}" if link.collecting else "what ran between the tests"

@@ -87,6 +87,7 @@ class Run:
         self.process = process
         self._junit = junit
         self._text = bytearray()
+        self._over = False
         self._news = threading.Condition()
         self._began = time.monotonic()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -98,19 +99,23 @@ class Run:
             with self._news:
                 self._text += data
                 self._news.notify_all()
+        with self._news:
+            self._over = True
+            self._news.notify_all()
 
-    def wait_for(self, text: str, timeout_s: float = 40.0) -> None:
+    def wait_for(self, text: str, timeout_s: float = 100.0) -> None:
         """Wait until the output holds ``text``."""
         with self._news:
-            seen = self._news.wait_for(lambda: text.encode() in self._text, timeout_s)
-        assert seen, f"no {text!r} in: {self._text.decode(errors='replace')}"
+            self._news.wait_for(lambda: self._over or text.encode() in self._text, timeout_s)
+            seen = bytes(self._text)
+        assert text.encode() in seen, f"no {text!r} in: {seen.decode(errors='replace')}"
 
     def signal(self, number: int) -> float:
         """Send a signal to the host's process group as a terminal does; returns the time."""
         os.killpg(self.process.pid, number)
         return time.monotonic()
 
-    def end(self, timeout_s: float = 60.0) -> Result:
+    def end(self, timeout_s: float = 120.0) -> Result:
         """Wait for the end."""
         try:
             code = self.process.wait(timeout_s)
@@ -172,7 +177,7 @@ class Project:
         self._runs.append(run)
         return run
 
-    def run(self, *args: str, timeout_s: float = 90.0, under: tuple[str, ...] = ()) -> Result:
+    def run(self, *args: str, timeout_s: float = 180.0, under: tuple[str, ...] = ()) -> Result:
         """Run pytest with ``--env=qa`` to its end; nothing of ours may be left and no error of ours be shown."""
         result = self.start(*args, under=under).end(timeout_s)
         assert self.left() == []

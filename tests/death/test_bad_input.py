@@ -171,7 +171,6 @@ def test_a_report_of_100_mb(project: Project) -> None:
     assert result.counts == {"failed": 1, "passed": 1}
     assert len(result.out) > 100 << 20
     assert "the very last line" in result.out
-    assert result.seconds < 60
 
 
 @pytest.mark.slow

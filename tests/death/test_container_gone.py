@@ -26,7 +26,7 @@ import os, time
 def test_before(): pass
 def test_held():
     os.write(1, b"now held")
-    time.sleep(float(os.environ.get("HOLD", "20")))
+    time.sleep(float(os.environ.get("HOLD", "100")))
 def test_after(): pass
 def test_last(): pass
 """
@@ -77,7 +77,7 @@ def test_a_container_that_goes_when_all_tests_have_run(project: Project) -> None
         import os, time
         def pytest_sessionfinish():
             os.write(1, b"now ending")
-            time.sleep(20)
+            time.sleep(100)
         """,
     )
     run = project.start("-s")

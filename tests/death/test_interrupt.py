@@ -33,8 +33,8 @@ def test_after(): pass
 SLEEPS = "time.sleep(1000)"
 IGNORES = "signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(1000)"
 BLOCKED = "sum(range(10 ** 13))"
-BOUND_S = 8.0
-"""Two seconds is the aim, and what an idle machine needs; a busy one gets more."""
+BOUND_S = 30.0
+"""Two seconds is the aim, and what an idle machine needs; a busy one gets more. Left alone, these tests never end."""
 
 
 def test_ctrl_c_ends_a_sleeping_test_as_locally(project: Project) -> None:
@@ -131,7 +131,7 @@ def test_while_an_image_is_built(project: Project, number: signal.Signals) -> No
 
 @pytest.mark.parametrize("delay_s", [0.4, 0.7, 1.0])
 def test_at_any_moment_of_the_start(project: Project, delay_s: float) -> None:
-    project.write("test_it.py", "import time\ndef test_a(): time.sleep(5)\n")
+    project.write("test_it.py", "import time\ndef test_a(): time.sleep(1000)\n")
     run = project.start()
     time.sleep(delay_s)  # the moments in between have nothing that could be waited for
     at = run.signal(signal.SIGTERM)
@@ -189,7 +189,7 @@ def test_while_the_process_inside_leaves(project: Project) -> None:
 
 def ended(project: Project) -> bool:
     """Wait until no container of the project runs."""
-    deadline = time.monotonic() + 12
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if all(each.status != "running" for each in project.containers()):
             return True

@@ -67,7 +67,7 @@ def test_removed_from_outside(podman_project: Project) -> None:
         import os, time
         def test_held():
             os.write(1, b"now held")
-            time.sleep(20)
+            time.sleep(100)
         def test_after(): pass
         """,
     )
@@ -98,7 +98,7 @@ def test_signals(podman_project: Project, number: signal.Signals) -> None:
     run.wait_for("now held")
     at = run.signal(number)
     result = run.end().clean()
-    assert time.monotonic() - at < 10
+    assert time.monotonic() - at < 30
     assert result.code == (2 if number == signal.SIGINT else 143)
     assert project.left() == []
 
@@ -118,7 +118,7 @@ def test_kill_9_of_the_host(podman_project: Project) -> None:
     run.wait_for("now held")
     run.process.kill()
     run.end()
-    deadline = time.monotonic() + 12
+    deadline = time.monotonic() + 60
     while any(each.status == "running" for each in project.containers()):
         assert time.monotonic() < deadline, "the container goes on"
         time.sleep(0.2)
