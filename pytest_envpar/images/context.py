@@ -93,22 +93,17 @@ class Context:
             whole = known.whole(signature)
             if whole is not None:
                 return whole
-        lines = [(os.fsencode(row[0]), self._line(row, known)) for row in self.rows]
+        lines = [f"{row[0]}\0{self._line(row, known)}" for row in self.rows]
         if self.outside is not None:
             content = hashlib.sha256(self.outside).hexdigest()
-            lines.append((os.fsencode(_OUTSIDE_DOCKERFILE), f"file\000644\0\0{content}\0"))
-        total = hashlib.sha256()
-        # Fields are ended by what no name can have.
-        total.update(
-            b"".join(
-                [b"%b\0%b" % (name, line.encode("utf-8", "surrogateescape")) for name, line in sorted(lines)]
-            )
-        )
-        made = total.hexdigest()
-        if known.settled(row[2:] for row in self.rows if not stat.S_ISDIR(row[1])):
-            known.keep(signature, made)
-        else:
-            known.keep()
+            lines.append(f"{_OUTSIDE_DOCKERFILE}\0file\000644\0\0{content}\0")
+        # Fields are ended by what no name can have; so the order is that of the names, the same on every machine.
+        made = hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+        if memory is not None:
+            if known.settled(row[2:] for row in self.rows if not stat.S_ISDIR(row[1])):
+                known.keep(signature, made)
+            else:
+                known.keep()
         return made
 
     def _line(self, row: Row, known: Digests) -> str:

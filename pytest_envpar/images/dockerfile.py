@@ -45,12 +45,10 @@ class Dockerfile:
 
     Args:
         bases: The images that the target starts from or copies from, as far as the text tells, in order.
-        syntax: The frontend that it asks for, an image; ``None`` for the builder's own.
         session: Each mount that needs a session with the client: line and kind (``secret``, ``ssh``).
     """
 
     bases: tuple[str, ...]
-    syntax: str | None
     session: tuple[tuple[int, str], ...]
 
 
@@ -80,7 +78,7 @@ def parse(text: str, args: Iterable[tuple[str, str]], target: str | None = None)
             if each.word == "RUN":
                 kinds = [dict(_options(mount)).get("type", "bind") for mount in _MOUNT.findall(each.rest)]
                 session += [(each.line, kind) for kind in kinds if kind in _SESSION]
-    return Dockerfile(_bases(stages, target), directives(text).get("syntax"), tuple(session))
+    return Dockerfile(_bases(stages, target), tuple(session))
 
 
 def base_references(text: str, args: Iterable[tuple[str, str]], target: str | None = None) -> tuple[str, ...]:

@@ -89,7 +89,6 @@ def test_mounts_that_need_a_session() -> None:
     )
     found = parse(text, ())
     assert found.session == ((3, "secret"), (5, "ssh"))
-    assert found.syntax == "docker/dockerfile:1"
 
 
 def test_instructions_have_their_line() -> None:
