@@ -39,9 +39,19 @@ class Option:
 
 
 STAGE = Option(
-    "--envpar-stage", "value", "STAGE", "Run the suite inside the container of STAGE (long form of --env)."
+    "--envpar-stage",
+    "value",
+    "STAGE",
+    "Run the suite inside the container of STAGE, of several (STAGE,STAGE) or of all (long form of --env).",
 )
-SHORT = Option("--env", "value", "STAGE", "Run the suite inside the container of STAGE.")
+SHORT = Option(
+    "--env",
+    "value",
+    "STAGE",
+    "Run the suite inside the container of STAGE, of several (STAGE,STAGE) or of all.",
+)
+ALL = "all"
+"""Instead of a stage's name: every stage that is configured."""
 ENGINE = Option(
     "--env-engine", "value", "URL", "Use the container engine at URL instead of the configured one."
 )
@@ -92,7 +102,7 @@ class Request:
     """What a run with a stage was asked to do.
 
     Args:
-        stage: The stage's name.
+        stages: The names of the stages, each once; ``all`` is alone.
         origin: Where it was named: the option as the user wrote it.
         engine: The engine's URL, if one was given.
         args: The command line as the user gave it, without what ini files and the environment add.
@@ -101,7 +111,7 @@ class Request:
         update: Rewrite the stage's entry in the lock file.
     """
 
-    stage: str
+    stages: tuple[str, ...]
     origin: str
     engine: str | None
     args: tuple[str, ...]
@@ -202,7 +212,7 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
         module: pytest was started as ``python -m pytest``.
 
     Raises:
-        UsageError: Several different stages, or none behind the option.
+        UsageError: No stage behind the option, or options that contradict each other.
     """
     long = tuple(getattr(option, STAGE.dest, None) or ())
     short = tuple(getattr(option, SHORT.dest, None) or ()) if hasattr(option, SHORT.dest) else ()
@@ -212,13 +222,11 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
     name = STAGE.name if long else SHORT.name
     # Like most options of pytest: the last one on the command line wins over ini files.
     asked = values[-1]
-    if "," in asked or asked == "all":
-        raise NotYetError(
-            f"{name}={asked}: several stages in one run are not yet part of this version",
-            hint="run the stages one after the other",
-        )
-    if not asked:
-        raise UsageError(f"{name} needs the name of a stage", hint=f"for example {name}=qa")
+    stages = tuple(dict.fromkeys(part.strip() for part in asked.split(",")))
+    if not all(stages):
+        raise UsageError(f"{name} needs the name of a stage", hint=f"for example {name}=qa or {name}=dev,qa")
+    if ALL in stages:
+        stages = (ALL,)
     engines = tuple(getattr(option, ENGINE.dest, None) or ())
     if len(engines) > 1:
         raise NotYetError(
@@ -237,7 +245,7 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
             f"{FROZEN.name} and {UPDATE.name} contradict each other", hint="one leaves the lock file as it is"
         )
     engine = engines[0] if engines else None
-    return Request(asked, f"{name}={asked}", engine, _without_us(args), module, frozen, update)
+    return Request(stages, f"{name}={asked}", engine, _without_us(args), module, frozen, update)
 
 
 def _without_us(args: Sequence[str]) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ INTERRUPTED = 130
 
 NOT_YET: dict[str, tuple[str, str]] = {
     "shell": ("enter a stage", "docker run -it --rm IMAGE sh enters its image"),
-    "matrix": ("write the stages as a matrix for CI", "name the stages in the CI's own configuration"),
     "bundle": ("write everything that a run needs into one file", "push the image to a registry"),
     "verify": ("check a bundle", "name images by digest"),
     "replay": ("run a bundle", "run the suite in the stage"),
@@ -133,6 +132,11 @@ def make_parser() -> argparse.ArgumentParser:
     from pytest_envpar.cli import diff
 
     diff.declare(commands, _diff)
+    matrix = _add(commands, "matrix", _matrix, "write the stages as a matrix for CI, one job each", ())
+    matrix.add_argument("stages", nargs="*", metavar="STAGE", help="these stages; all by default")
+    matrix.add_argument(
+        "--format", choices=("json", "text"), default="json", help="how to write it (json, in one line)"
+    )
     for name, (what, _) in NOT_YET.items():
         commands.add_parser(name, help=f"{what} (not yet)", add_help=False)
     return parser
@@ -227,6 +231,12 @@ def _history(asked: argparse.Namespace) -> int:
     from pytest_envpar.cli import history
 
     return history.history(asked.format, asked.nodeid, stage=asked.stage, limit=asked.limit)
+
+
+def _matrix(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import matrix
+
+    return matrix.matrix(asked.format, asked.stages)
 
 
 def _count(text: str) -> int:

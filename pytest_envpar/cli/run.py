@@ -43,11 +43,15 @@ class TolerantStart:
         self.args = list(args)
         self._launched = launched
 
-    def take(self, settings: Settings, stage: Stage, engine: str | None, lock: Mode | None) -> Launch | None:
+    def take(
+        self, settings: Settings, stages: Sequence[Stage], engine: str | None, lock: Mode | None
+    ) -> tuple[Launch, ...] | None:
         """Hand over what was begun early, if it is what pytest's reading of the command line asks for."""
         launched, self._launched = self._launched, None
-        if launched is None or launched.serves(settings, stage, engine, lock):
-            return launched
+        if launched is None:
+            return None
+        if len(stages) == 1 and launched.serves(settings, stages[0], engine, lock):
+            return (launched,)
         launched.close()
         return None
 

@@ -6,15 +6,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pytest_envpar import options
+from pytest_envpar.session import suffix
 from pytest_envpar.session.link import CREDIT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pytest
 
     from pytest_envpar.session.link import Place
     from pytest_envpar.session.stage_place import StagePlaces
+
+STEPWISE = "cache/stepwise"
+NARROW = 8
 
 
 class Boot:
@@ -26,16 +30,26 @@ class Boot:
         known: pytest's namespace with all that the host knows of the command line.
         places: The stage's containers.
         stage: The stage's name.
+        stages: All stages of the run.
     """
 
     def __init__(
-        self, config: pytest.Config, request: options.Request, known: Any, places: StagePlaces, stage: str
+        self,
+        config: pytest.Config,
+        request: options.Request,
+        known: Any,
+        places: StagePlaces,
+        stage: str,
+        stages: Sequence[str],
     ) -> None:
+        self.waits = False
+        """The stage runs only when its turn comes."""
         self._config = config
         self._request = request
         self._known = known
         self._places = places
         self._stage = stage
+        self._stages = stages
 
     def options(self, place: Place) -> Mapping[str, Any]:
         """The options of :class:`~pytest_envpar.worker.agent.wire.Init` for a worker in ``place``."""
@@ -50,7 +64,7 @@ class Boot:
         paths = place.paths
         cwd = paths.to_container(self._config.invocation_params.dir)
         return {
-            "args": [paths.argument(arg) for arg in self._request.args],
+            "args": [paths.argument(arg) for arg in self._arguments()],
             "cwd": str(cwd or paths.container),
             "root": str(paths.container),
             "env": options.environment(),
@@ -58,8 +72,8 @@ class Boot:
             "width": writer.fullwidth if writer is not None else 80,
             "markup": writer is not None and writer.hasmarkup,
             "relay": self.relays,
-            "autostart": not self.others_select(),
-            "credit": CREDIT,
+            "autostart": not self.expects_plan(),
+            "credit": self._credit(),
             "cache_dir": None
             if self.relays or not self._config.pluginmanager.has_plugin("cacheprovider")
             else self._places.scratch,
@@ -71,6 +85,27 @@ class Boot:
             "stages": self._places.stage_names,
             "facts": self._places.facts,
         }
+
+    def _arguments(self) -> list[str]:
+        """The command line for this stage."""
+        args = suffix.arguments(self._request.args, self._stage, self._stages)
+        if self._several and getattr(self._known, "lf", False) and self._remembered("cache/lastfailed"):
+            # Some stage has failures to run again, so one without any has nothing to do. What the user says wins.
+            args.insert(0, "--last-failed-no-failures=none")
+        return args
+
+    @property
+    def _several(self) -> bool:
+        return len(self._stages) > 1
+
+    def _credit(self) -> int:
+        """How far ahead of the host the inside may run."""
+        # A failure in one stage ends the others, which know nothing of it: they do not run far ahead.
+        return NARROW if self._several and getattr(self._known, "maxfail", None) else CREDIT
+
+    def expects_plan(self) -> bool:
+        """Whether the inside runs nothing before it is told what."""
+        return self.waits or self.others_select()
 
     def others_select(self) -> bool:
         """Whether a plugin on the host may drop or reorder items, so that the inside has to wait for a plan."""
@@ -86,15 +121,29 @@ class Boot:
         wanted = {
             "cache/lastfailed": asked.lf or asked.failedfirst if hasattr(asked, "lf") else False,
             "cache/nodeids": getattr(asked, "newfirst", False),
-            "cache/stepwise": self.stepwise,
+            STEPWISE: self.stepwise,
         }
+        values = {
+            key: self._remembered(self.stepwise_key if key == STEPWISE else key)
+            for key, needed in wanted.items()
+            if needed
+        }
+        if self._several:
+            values = {key: suffix.of_stage(value, self._stage) for key, value in values.items()}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def _remembered(self, key: str) -> Any:
         cache = getattr(self._config, "cache", None)
-        if cache is None and any(wanted.values()):
+        if cache is None:
             from _pytest.cacheprovider import Cache  # noqa: TID251 - before configure there is no other way
 
             cache = Cache.for_config(self._config, _ispytest=True)
-        values = {key: cache.get(key, None) for key, needed in wanted.items() if needed and cache is not None}
-        return {key: value for key, value in values.items() if value is not None}
+        return cache.get(key, None)
+
+    @property
+    def stepwise_key(self) -> str:
+        """Where the host's cache keeps the stage's place in a run of ``--stepwise``."""
+        return f"envpar/stepwise/{self._stage}" if self._several else STEPWISE
 
     @property
     def stepwise(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -72,10 +72,14 @@ def signal_name(number: int) -> str:
 
 
 def report(
-    nodeid: str, location: tuple[str, int | None, str], keywords: Mapping[str, Any], text: str
+    nodeid: str,
+    location: tuple[str, int | None, str],
+    keywords: Mapping[str, Any],
+    text: str,
+    when: Literal["setup", "call"] = "call",
 ) -> pytest.TestReport:
-    """The report of a test that took its worker with it."""
-    return pytest.TestReport(nodeid, location, keywords, "failed", text, "call")
+    """The report of a test that took its worker with it, or in ``setup`` of one whose worker was gone before."""
+    return pytest.TestReport(nodeid, location, keywords, "failed", text, when)
 
 
 def text(what: str, stage: str, death: Death) -> str:

@@ -33,6 +33,7 @@ class Hearing:
 
     Args:
         on_signal: Called once, with the number, when a signal was noted while the run waits; does not return.
+        suffix: What node ids of this stage end with in this run.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Hearing:
         signals: Signals,
         summary: Summary,
         on_signal: Callable[[int], None],
+        suffix: str,
     ) -> None:
         self.shown: set[int] = set()
         self.unseen: set[int] = set()
@@ -51,6 +53,7 @@ class Hearing:
         self._signals = signals
         self._summary = summary
         self._on_signal = on_signal
+        self._suffix = suffix
 
     def receive(self, timeout_s: float | None = None) -> wire.Message | crash.Death | None:
         """The next message; None if the time is up. Does not return if a signal came."""
@@ -73,7 +76,7 @@ class Hearing:
                 kwargs={
                     "warning_message": decode.warning(message.fields),
                     "when": message.fields.get("when"),
-                    "nodeid": shown(str(message.fields.get("nodeid") or "")),
+                    "nodeid": self._named(str(message.fields.get("nodeid") or "")),
                     "location": tuple(location) if location else None,
                 }
             )
@@ -95,9 +98,12 @@ class Hearing:
         if xml is None:
             return
         if message.nodeid:
-            xml.node_reporter(shown(message.nodeid)).add_attribute(message.name, message.value)
+            xml.node_reporter(self._named(message.nodeid)).add_attribute(message.name, message.value)
         else:
             xml.add_global_property(message.name, message.value)
+
+    def _named(self, nodeid: str) -> str:
+        return shown(nodeid) + self._suffix if nodeid else ""
 
     # --- without showing tests -----------------------------------------------------------------------------------
 

@@ -96,15 +96,17 @@ def _enter(
 
     from pytest_envpar.session import launch
 
-    settings, stage = launch.configured(config.rootpath, config.invocation_params.dir, request)
-    launched = given.take(settings, stage, request.engine, request.lock) if given is not None else None
+    settings, stages = launch.configured(config.rootpath, config.invocation_params.dir, request)
+    names = [stage.name for stage in stages]
+    stages = launch.asked(stages, [str(word) for word in known.file_or_dir])
+    launched = given.take(settings, stages, request.engine, request.lock) if given is not None else None
     if launched is None:
-        launched = launch.Launch.begin(settings, stage, request.engine, request.lock)
+        launched = launch.begin(settings, stages, request.engine, request.lock)
 
     # Only now: the engine is busy with the container, and this takes time, too.
     from pytest_envpar.session.stage_run import StageRun
 
-    run = StageRun(config, request, launched, known)
+    run = StageRun(config, request, launched, known, names)
     _stand_aside(config, parser, known)
     args.clear()
     config.pluginmanager.register(run, "envpar-run")

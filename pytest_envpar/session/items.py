@@ -33,6 +33,8 @@ class VirtualItem(pytest.Item):
     """A test inside. ``index`` is its place in what the worker collected."""
 
     index: int = -1
+    stage: str | None = None
+    """The stage it runs in, if the run has several."""
     shown: str = ""
     obj: Any = None
     keywords_seen: Mapping[str, int] = MappingProxyType({})
@@ -70,12 +72,14 @@ class Collection:
     Args:
         session: The host's session.
         message: What the worker told.
+        stage: The stage, if the run has several: its node ids carry it as a suffix.
     """
 
-    def __init__(self, session: pytest.Session, message: wire.Collected) -> None:
-        self._session = session
+    def __init__(self, session: pytest.Session, message: wire.Collected, stage: str | None = None) -> None:
+        self._stage = stage
+        self._suffix = f"@{stage}" if stage else ""
         self._rows = message.nodes
-        self._nodes: dict[int, pytest.Collector] = {-1: session}
+        self._nodes: dict[int, pytest.Collector] = {-1: self._top(session, stage)}
         self._marks = [_mark(row) for row in message.marks]
         self._root = session.config.rootpath
         items = [self._item(index, row) for index, row in enumerate(message.items)]
@@ -92,6 +96,19 @@ class Collection:
             groups.setdefault(parent, []).append(item)
         return list(groups.items())
 
+    def _top(self, session: pytest.Session, stage: str | None) -> pytest.Collector:
+        if stage is None:
+            return session
+        top: VirtualCollector = VirtualCollector.from_parent(
+            session, name=stage, nodeid=self._suffix, path=session.path
+        )
+        top.shown = f"<Stage {stage}>"
+        return top
+
+    def bare(self, item: VirtualItem) -> str:
+        """The item's node id as the inside knows it."""
+        return item.nodeid.removesuffix(self._suffix)
+
     def _collector(self, row: int) -> pytest.Collector:
         node = self._nodes.get(row)
         if node is None:
@@ -100,7 +117,10 @@ class Collection:
             if not -1 <= parent < row:
                 raise wire.WireError(f"node {row} has no parent before it")
             collector: VirtualCollector = VirtualCollector.from_parent(
-                self._collector(parent), name=name, nodeid=nodeid, path=self._root / nodeid.split("::", 1)[0]
+                self._collector(parent),
+                name=name,
+                nodeid=nodeid + self._suffix,
+                path=self._root / nodeid.split("::", 1)[0],
             )
             collector.shown = shown(text)
             collector.obj = _Documented(doc) if doc else None
@@ -111,12 +131,13 @@ class Collection:
         number, text, name, nodeid, doc, location, keywords, marks = row
         name = shown(name)
         parent = self._collector(number)
-        item: VirtualItem = VirtualItem.from_parent(
-            parent, name=name, nodeid=f"{parent.nodeid}::{name}" if nodeid is None else shown(nodeid)
-        )
+        if nodeid is None:
+            nodeid = f"{self._rows[number][3] if number >= 0 else ''}::{name}"
+        item: VirtualItem = VirtualItem.from_parent(parent, name=name, nodeid=shown(nodeid) + self._suffix)
         item.index = index
+        item.stage = self._stage
         item.shown = shown(text)
-        item._where = (shown(location[0]), location[1], shown(location[2]))
+        item._where = (shown(location[0]), location[1], shown(location[2]) + self._suffix)
         if doc:
             item.obj = _Documented(doc)
         if keywords:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from pytest_envpar import options
 from pytest_envpar.config import check_stage, find_config, get_stage, load_settings, refuse_not_yet
 from pytest_envpar.errors import ConfigError, EnvparError, UsageError
+from pytest_envpar.session import suffix
 from pytest_envpar.session.signals import Signals
 from pytest_envpar.session.stage_place import StagePlaces
 
@@ -81,9 +82,20 @@ class Launch:
     ahead: Ahead[None]
 
     @classmethod
-    def begin(cls, settings: Settings, stage: Stage, engine: str | None, lock: Mode | None = None) -> Launch:
-        """Start the first container of ``stage``; returns at once."""
-        signals = Signals(f"stage {stage.name}")
+    def begin(
+        cls,
+        settings: Settings,
+        stage: Stage,
+        engine: str | None,
+        lock: Mode | None = None,
+        signals: Signals | None = None,
+    ) -> Launch:
+        """Start the first container of ``stage``; returns at once.
+
+        Args:
+            signals: The handlers of the run, if it has begun with another stage.
+        """
+        signals = signals or Signals(f"stage {stage.name}")
         places = StagePlaces(settings, stage, engine, options.cache_dir(), dict(os.environ), lock)
         signals.take()
         return cls(settings, stage, engine, lock, places, signals, Ahead(places.begin))
@@ -108,8 +120,29 @@ class Launch:
         self.signals.restore()
 
 
-def configured(root: Path, here: Path, request: options.Request) -> tuple[Settings, Stage]:
-    """The project's configuration and the stage that was asked for.
+def begin(
+    settings: Settings, stages: Sequence[Stage], engine: str | None, lock: Mode | None = None
+) -> tuple[Launch, ...]:
+    """Start the first containers of all ``stages`` at once; returns at once, too."""
+    launched: list[Launch] = []
+    for stage in stages:
+        signals = launched[0].signals if launched else None
+        launched.append(Launch.begin(settings, stage, engine, lock, signals))
+    return tuple(launched)
+
+
+def asked(stages: tuple[Stage, ...], words: Sequence[str]) -> tuple[Stage, ...]:
+    """Those of ``stages`` that a command line's node ids leave in the run.
+
+    Args:
+        words: What pytest takes for paths and node ids; see :mod:`~pytest_envpar.session.suffix`.
+    """
+    names = [stage.name for stage in stages]
+    return tuple(stage for stage in stages if suffix.is_asked(words, stage.name, names))
+
+
+def configured(root: Path, here: Path, request: options.Request) -> tuple[Settings, tuple[Stage, ...]]:
+    """The project's configuration and the stages that were asked for.
 
     Args:
         root: pytest's root (host): where the search begins.
@@ -124,18 +157,25 @@ def configured(root: Path, here: Path, request: options.Request) -> tuple[Settin
         raise ConfigError(
             f"{request.origin}: no stages are configured: neither envpar.toml nor [tool.envpar] in pyproject.toml "
             f"was found in {root} or above",
-            hint=f"add a table [tool.envpar.stages.{request.stage}] with an image; see `envpar init`",
+            hint=f"add a table [tool.envpar.stages.{request.stages[0].replace(options.ALL, 'dev')}] with an image; "
+            "see `envpar init`",
         )
     settings = load_settings(file)
-    stage = get_stage(settings, request.stage)
-    refuse_not_yet(settings, stage)
-    check_stage(stage)
+    names = tuple(settings.stages) if request.stages == (options.ALL,) else request.stages
+    if not names:
+        raise ConfigError(
+            f"{request.origin}: no stages are configured in {file}", hint="add a stage; see `envpar init`"
+        )
+    stages = tuple(get_stage(settings, name) for name in names)
+    for stage in stages:
+        refuse_not_yet(settings, stage)
+        check_stage(stage)
     if here != settings.root and settings.root not in here.parents:
         raise UsageError(
             f"{request.origin}: the working directory {here} is outside of the project {settings.root}",
             hint="run pytest inside the project: what lies outside is not in the container",
         )
-    return settings, stage
+    return settings, stages
 
 
 def early(args: Sequence[str], environ: Mapping[str, str] | None = None) -> Launch | None:
@@ -158,8 +198,8 @@ def early(args: Sequence[str], environ: Mapping[str, str] | None = None) -> Laun
         return None
     here = Path.cwd()
     try:
-        request = options.Request(named[0][2], ours[0], None, tuple(args), module=False)
-        settings, stage = configured(here, here, request)
+        request = options.Request((named[0][2],), ours[0], None, tuple(args), module=False)
+        settings, stages = configured(here, here, request)
     except (EnvparError, OSError):
         return None
-    return Launch.begin(settings, stage, None)
+    return Launch.begin(settings, stages[0], None) if len(stages) == 1 else None

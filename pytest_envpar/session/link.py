@@ -84,7 +84,7 @@ class Link:
         self._place: Place | None = None
         self._translate: list[int] | None = None
         self._started = 0
-        self._credit = 0
+        self._credit = self._window = 0
         self.held: list[tuple[int, str]] | None = []
         self._decoders = {
             number: codecs.getincrementaldecoder("utf-8")("surrogateescape") for number in (1, 2)
@@ -99,20 +99,22 @@ class Link:
 
     # --- start ---------------------------------------------------------------------------------------------------
 
+    def boot(self) -> None:
+        """Tell the first worker what to do. Raises EnvparError if the container could not be started."""
+        place = self.place
+        options = dict(self._options(place))
+        self._credit = self._window = int(options["credit"])
+        place.client.send(init_message(options))
+
     def begin(self) -> wire.Ready | Ended:
-        """Boot the first worker and wait until it has a session.
+        """Wait until the booted worker has a session.
 
         Returns:
             What the worker says of itself, or that it left before (its output is in ``held``).
 
         Raises:
-            EnvparError: The container could not be started.
             WorkerDiedError: The worker died before it said anything.
         """
-        place = self.place
-        options = dict(self._options(place))
-        self._credit = int(options["credit"])
-        place.client.send(init_message(options))
         while True:
             message = self.receive()
             if isinstance(message, wire.Ready):
@@ -176,8 +178,8 @@ class Link:
 
     def _replenish(self) -> None:
         self._started += 1
-        if self._credit and self._credit - self._started < CREDIT // 2:
-            self._credit = self._started + CREDIT
+        if self._credit and self._credit - self._started < self._window // 2:
+            self._credit = self._started + self._window
             self.place.client.send(wire.Credit(self._credit))
 
     def _gone(self, gone: Gone) -> crash.Death:
@@ -260,6 +262,7 @@ class Link:
         back = {old: new for new, old in enumerate(self._translate) if old >= 0}
         plan = [back[index] for index in remaining if index in back]
         self._started = 0
+        self._credit = self._window
         place.client.send(wire.Plan(plan))
         return [index for index in remaining if index not in back]
 

@@ -38,17 +38,18 @@ class Memory:
         self._started = time.time()
         self._problems: dict[str, None] = {}
 
-    def keep(self, ground: Ground, status: int, stats: Mapping[str, Iterable[Any]]) -> None:
+    def keep(self, ground: Ground, status: int, stats: Mapping[str, Iterable[Any]], suffix: str = "") -> None:
         """Write down how the tests ended.
 
         Args:
             ground: What the run's containers have in common.
             status: pytest's exit status.
             stats: Reports by category, as pytest's terminal reporter keeps them.
+            suffix: What the node ids of this stage end with, in a run over several.
         """
         from pytest_envpar.ledger import RunRecord
 
-        outcomes = outcomes_of(stats)
+        outcomes = outcomes_of(stats, suffix)
         info = ground.engine.info
         run = RunRecord(
             project=str(self._settings.root),
@@ -92,8 +93,12 @@ class Memory:
         self._problems.update(dict.fromkeys(ledger.problems))
 
 
-def outcomes_of(stats: Mapping[str, Iterable[Any]]) -> list[OutcomeRecord]:
-    """How each test, and each file that could not be collected, ended: the worst of its phases decides."""
+def outcomes_of(stats: Mapping[str, Iterable[Any]], suffix: str = "") -> list[OutcomeRecord]:
+    """How each test, and each file that could not be collected, ended: the worst of its phases decides.
+
+    Args:
+        suffix: What the node ids that count end with; the outcomes are without it.
+    """
     from pytest_envpar.ledger import OutcomeRecord
 
     ends: dict[str, str] = {}
@@ -106,6 +111,9 @@ def outcomes_of(stats: Mapping[str, Iterable[Any]]) -> list[OutcomeRecord]:
     for category in _WORST_FIRST:
         for report in stats.get(category, ()):
             nodeid = getattr(report, "nodeid", None)
-            if nodeid:
+            if nodeid and nodeid.endswith(suffix):
                 ends.setdefault(nodeid, category)
-    return [OutcomeRecord(nodeid, end, durations.get(nodeid, 0.0)) for nodeid, end in ends.items()]
+    return [
+        OutcomeRecord(nodeid.removesuffix(suffix), end, durations.get(nodeid, 0.0))
+        for nodeid, end in ends.items()
+    ]

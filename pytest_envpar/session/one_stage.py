@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from pytest_envpar.errors import EngineError, EnvparError
-from pytest_envpar.session import crash, decode, ends
+from pytest_envpar.session import crash, decode, ends, newer_ids
 from pytest_envpar.session.boot import Boot
 from pytest_envpar.session.hearing import EXIT_S, Hearing
 from pytest_envpar.session.items import Collection, VirtualItem
@@ -16,7 +17,7 @@ from pytest_envpar.session.summary import Summary
 from pytest_envpar.worker.agent import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_envpar import options
     from pytest_envpar.session.launch import Launch
@@ -28,6 +29,24 @@ DUMP_S = 1.5
 """More than the supervisor gives a worker to die of it, so that what it said is heard."""
 STATUS = "envpar_status"
 """Attribute of a report: category, letter and word as the inside computed them."""
+
+ENDS = (KeyboardInterrupt, pytest.Session.Failed, pytest.exit.Exception, pytest.UsageError)
+"""What ends a session; ``pytest.Session.Interrupted`` is a KeyboardInterrupt."""
+NOT_RUN = "envpar_not_run"
+"""Attribute of a report: the test was not run because its stage is not there."""
+_INTERRUPTED = int(pytest.ExitCode.INTERRUPTED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost:
+    """Why a stage has no more to say.
+
+    Args:
+        shown: Whether the tests that are left fail for this reason; otherwise they were not to be run.
+    """
+
+    reason: str
+    shown: bool = True
 
 
 class OneStage:
@@ -41,6 +60,7 @@ class OneStage:
         request: What the user asked.
         launched: The stage, with its first container being started.
         known: pytest's namespace with all that the host knows of the command line.
+        stages: The names of all stages of the run. Among several, this one may fail without ending the run.
         on_signal: Called once, with the number, when a signal was noted while the run waits; does not return.
     """
 
@@ -50,20 +70,32 @@ class OneStage:
         request: options.Request,
         launched: Launch,
         known: Any,
+        stages: Sequence[str],
         on_signal: Callable[[int], NoReturn],
     ) -> None:
         self.name = launched.stage.name
         self.launch = launched
         self.places = launched.places
-        self.summary = Summary(self.name)
-        self.boot = Boot(config, request, known, launched.places, self.name)
+        self.alone = len(stages) == 1
+        self.suffix = "" if self.alone else f"@{self.name}"
+        self.summary = Summary(self.name, alone=self.alone)
+        self.boot = Boot(config, request, known, launched.places, self.name, stages)
         self.link = Link(launched.places, self.name, self.boot.options)
-        self.hearing = Hearing(config, self.link, launched.signals, self.summary, on_signal)
+        self.hearing = Hearing(config, self.link, launched.signals, self.summary, on_signal, self.suffix)
         self.collection: Collection | None = None
         self.lines: list[str] = []
         """What the inside has to say of its collection."""
         self.failed = False
         """Something of this stage went wrong that no test of it shows."""
+        self.errors = 0
+        """Files that could not be collected."""
+        self.lost: Lost | None = None
+        """Why no more is heard of this stage, while others go on."""
+        self.halted = False
+        """This side has ended the stage because the run was over."""
+        self.error: BaseException | None = None
+        """What ended the session of this stage, as it would have been raised in a run of this stage alone."""
+        self.started = False
         self.final: int | None = None
         """The exit status this stage insists on."""
         self._config = config
@@ -72,13 +104,33 @@ class OneStage:
         self._done: set[int] = set()
         self._death: crash.Death | None = None
         self._at_end: crash.Death | None = None
+        self._planned = False
+        self._failures = 0
 
     # --- start ---------------------------------------------------------------------------------------------------
 
-    def begin(self) -> wire.Ready | Ended:
+    def boot_worker(self) -> None:
         """Wait for the container and boot the first worker. Raises EnvparError."""
         self.launch.ahead.result()
+        self.link.boot()
+        self.started = True
+
+    def begin(self) -> wire.Ready | Ended:
+        """Wait until the worker has a session, or has left without one. Raises EnvparError."""
         return self.link.begin()
+
+    def not_started(self, reason: str) -> None:
+        """The stage has no session: its tests, known from another stage, fail for this reason."""
+        self.lost = Lost(f"stage {self.name} could not be started: {reason}")
+        self.failed = True
+        self.launch.end()
+
+    def told(self) -> str:
+        """What the inside wrote before it left without a session, in one line."""
+        self.hearing.drain(EXIT_S)
+        text = "".join(text for _, text in self.link.held or ())
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return crash.escaped(" | ".join(lines[-5:]) or "pytest ended before it had a session")
 
     def relay(self) -> int:
         """Let the inside print and end; returns the exit status."""
@@ -98,8 +150,21 @@ class OneStage:
 
     # --- collection ----------------------------------------------------------------------------------------------
 
-    def collect(self, session: pytest.Session) -> Collection | None:
-        """Hear what the inside collects; None if it died of it, which has been reported then."""
+    def collect(self, session: pytest.Session) -> wire.Collected | None:
+        """Hear what the inside collects; None if there is nothing to be had, which has been told then."""
+        if self.lost is not None:
+            return None
+        try:
+            return self._collect(session)
+        except ENDS as error:
+            self._lose(error)
+            return None
+
+    def stand_in(self, session: pytest.Session, message: wire.Collected) -> None:
+        """Take what another stage has collected for the tests that this one would have had."""
+        self.collection = Collection(session, message, self.name)
+
+    def _collect(self, session: pytest.Session) -> wire.Collected | None:
         config = self._config
         link = self.link
         # From here on, what tests write past pytest's capture appears as it does in a local run.
@@ -110,6 +175,8 @@ class OneStage:
             message = self.hearing.receive()
             if isinstance(message, wire.CollectFailed):
                 report = decode.collect_report(config, message.report)
+                report.nodeid += self.suffix
+                self.errors += report.failed
                 config.hook.pytest_collectreport(report=report)
             elif isinstance(message, wire.Collected):
                 break
@@ -119,17 +186,36 @@ class OneStage:
             elif message is not None:
                 self.hearing.aside(message)
         self.lines = [crash.escaped(str(line)) for line in message.lines]
-        self.collection = Collection(session, message)
-        self._nodeids = [item.nodeid for item in self.collection.items]
-        return self.collection
+        self.collection = Collection(session, message, None if self.alone else self.name)
+        self._nodeids = [self.collection.bare(item) for item in self.collection.items]
+        return message
+
+    @property
+    def nodeids(self) -> list[str]:
+        """Node ids as the inside knows them, in the order in which it would run them."""
+        if self.collection is None:
+            return []
+        return [self.collection.bare(item) for item in self.collection.items]
+
+    def leave_out(self, why: str) -> None:
+        """Show none of the tests; the others go on."""
+        count = len(self.collection.items) if self.collection is not None else 0
+        if count:
+            noun = "test was" if count == 1 else "tests were"
+            self.summary.notes.append(f"{count} {noun} not run: {why}")
+        self.lost = Lost(why, shown=False)
 
     def plan(self, items: list[pytest.Item]) -> None:
         """Tell the inside, if it waits for that, which of its tests to run and in which order."""
-        if self.boot.others_select() and not self._config.option.collectonly and self.link.stop is None:
+        if self._planned or self.lost is not None or not self.boot.expects_plan():
+            return
+        self._planned = True
+        if not self._config.option.collectonly and self.link.stop is None:
             self.link.place.client.send(wire.Plan(self._indices(items)))
 
     def _indices(self, items: list[pytest.Item]) -> list[int]:
-        return [item.index for item in items if isinstance(item, VirtualItem)]
+        stage = None if self.alone else self.name
+        return [item.index for item in items if isinstance(item, VirtualItem) and item.stage == stage]
 
     def _died_while_collecting(self, death: crash.Death) -> None:
         link = self.link
@@ -138,8 +224,9 @@ class OneStage:
             self._raise_for_end()
         where = link.collecting or ""
         text = crash.text(f"importing {where}" if where else "the collection", self.name, death)
-        report = pytest.CollectReport(where, "failed", None, [])
+        report = pytest.CollectReport(where + self.suffix, "failed", None, [])
         report.longrepr = text
+        self.errors += 1
         self._config.hook.pytest_collectreport(report=report)
 
     def end_without_tests(self) -> None:
@@ -154,6 +241,52 @@ class OneStage:
 
     def show(self, item: VirtualItem) -> None:
         """Show one test: wait for what the worker says of it, and hand it to pytest's own hooks."""
+        if self.lost is None:
+            try:
+                self._show(item)
+            except ENDS as error:
+                self._lose(error)
+            else:
+                return
+        if self.lost is not None and self.lost.shown and item.index not in self._done:
+            self._not_run(item, self.lost.reason)
+
+    def _not_run(self, item: VirtualItem, reason: str) -> None:
+        self._done.add(item.index)
+        hook = self._config.hook
+        hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        report = crash.report(item.nodeid, item.location, item.keywords_seen, reason, "setup")
+        report.__dict__[NOT_RUN] = True
+        hook.pytest_runtest_logreport(report=self._marked(report))
+        hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+    def _marked(self, report: pytest.TestReport) -> pytest.TestReport:
+        self._failures += report.failed
+        if not self.alone:
+            report.user_properties = [*report.user_properties, ("stage", self.name)]
+            newer_ids.mend(self._config, report)
+        return report
+
+    def _lose(self, error: BaseException) -> None:
+        """Among several stages, an end of one is not that of the run."""
+        if self.alone or self.hearing.interrupted or self.launch.signals.noted() is not None:
+            raise error
+        self.error = error
+        stop = self.link.stop
+        reason = str(getattr(error, "msg", "") or " ".join(map(str, error.args)) or "interrupted").strip()
+        if stop is not None and stop.kind in ("failed", "interrupted"):
+            # It has stopped as it was asked to: at a number of failures, or step by step.
+            self.summary.notes.append(f"the rest of its tests was not run: {reason}")
+            self.lost = Lost(reason, shown=False)
+            return
+        if isinstance(error, pytest.exit.Exception) and error.returncode is not None:
+            self.final = int(error.returncode)
+        elif isinstance(error, pytest.UsageError):
+            self.final = int(pytest.ExitCode.USAGE_ERROR)
+        self.failed = True
+        self.lost = Lost(f"stage {self.name} has ended before this test: {reason}")
+
+    def _show(self, item: VirtualItem) -> None:
         if self._death is not None:
             self._go_on(item)
         hook = self._config.hook
@@ -163,17 +296,16 @@ class OneStage:
             message = self.hearing.receive()
             if isinstance(message, wire.Passed) and message.index == index:
                 over = message.when == "teardown"
-                hook.pytest_runtest_logreport(
-                    report=decode.passed_report(
-                        item.nodeid,
-                        item.location,
-                        item.keywords_seen,
-                        message.when,
-                        message.start,
-                        message.stop,
-                        message.duration,
-                    )
+                report = decode.passed_report(
+                    item.nodeid,
+                    item.location,
+                    item.keywords_seen,
+                    message.when,
+                    message.start,
+                    message.stop,
+                    message.duration,
                 )
+                hook.pytest_runtest_logreport(report=self._marked(report))
             elif isinstance(message, wire.Start) and message.index == index:
                 started = True
                 self.hearing.shown.add(index)
@@ -205,7 +337,10 @@ class OneStage:
             category, letter, word = message.status
             status = (category, letter, (word[0], word[1]) if isinstance(word, list) else word)
             report.__dict__[STATUS] = status  # reports take extra attributes
-        self._config.hook.pytest_runtest_logreport(report=report)
+        if not self.alone:
+            report.nodeid += self.suffix
+            report.location = (*report.location[:2], report.location[2] + self.suffix)
+        self._config.hook.pytest_runtest_logreport(report=self._marked(report))
 
     def _crashed(self, item: VirtualItem, death: crash.Death, started: bool, over: bool) -> None:
         """The worker died: the test that was running failed, and the cause is told."""
@@ -218,7 +353,7 @@ class OneStage:
             self.failed = True
             self.summary.notes += crash.text("what came between two tests", self.name, death).splitlines()
             self._go_on(item)
-            self.show(item)
+            self._show(item)
             return
         if over:
             # All its phases have been told: whatever came next is to blame.
@@ -228,7 +363,7 @@ class OneStage:
         else:
             text = crash.text(item.nodeid, self.name, death)
             report = crash.report(item.nodeid, item.location, item.keywords_seen, text)
-            hook.pytest_runtest_logreport(report=report)
+            hook.pytest_runtest_logreport(report=self._marked(report))
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         self._done.add(item.index)
 
@@ -244,7 +379,8 @@ class OneStage:
                 f"{link.restarts + 1} workers of stage {self.name} died; {len(remaining)} tests were not run"
             )
         try:
-            lost = link.restart(death, remaining, self._nodeids, session.testsfailed)
+            failures = session.testsfailed if self.alone else self._failures
+            lost = link.restart(death, remaining, self._nodeids, failures)
         except EnvparError as error:
             if isinstance(error, EngineError):
                 self.final = int(pytest.ExitCode.INTERNAL_ERROR)
@@ -265,16 +401,26 @@ class OneStage:
     def _outside(self) -> list[str]:
         return ends.outside(self.launch.settings.root, self._config.invocation_params.dir, self._words)
 
-    def interrupt(self) -> list[Any] | None:
+    def tell_interrupt(self) -> None:
+        """Interrupt the inside, which has INTERRUPT_S seconds to react: see :meth:`interrupted`."""
+        self.hearing.interrupted = True
+        if self.started:
+            self.link.place.client.send(wire.Interrupt())
+
+    def interrupted(self, seconds: float) -> list[Any] | None:
         """As locally on Ctrl-C, but a test that does not react costs no more than two seconds.
+
+        Args:
+            seconds: What is left of the time to react.
 
         Returns:
             Path and line where the interrupt met the inside, if that is known.
         """
+        if not self.started:
+            return None
         link = self.link
-        link.place.client.send(wire.Interrupt())
         running = link.running
-        self.hearing.drain(INTERRUPT_S)
+        self.hearing.drain(seconds)
         if link.stop is not None and not link.exited:
             self.hearing.drain(ENDING_S)
         item = self._item(running)
@@ -294,7 +440,7 @@ class OneStage:
             else:
                 text = crash.text(item.nodeid, self.name, death)
                 self._config.hook.pytest_runtest_logreport(
-                    report=crash.report(item.nodeid, item.location, item.keywords_seen, text)
+                    report=self._marked(crash.report(item.nodeid, item.location, item.keywords_seen, text))
                 )
         if link.stop is not None and link.stop.location is not None:
             return link.stop.location
@@ -316,8 +462,19 @@ class OneStage:
             ended_here: This side ended the run on its own, so that the inside has to be told.
             stopping: A test or a hook on this side has asked for the end.
         """
+        if not self.started:
+            return
         link = self.link
         at_end = self._at_end
+        # It may still wait for its turn, which will not come.
+        self.plan([])
+        if stopping and not self.alone and not self._stops_itself():
+            # Another stage has ended the run. What this one still says of that is of no use to anybody.
+            self.halted = True
+            link.hold()
+            link.place.client.send(wire.Interrupt())
+            self.hearing.drain(INTERRUPT_S)
+            return
         if link.finished is None and not link.exited:
             if ended_here:
                 link.place.client.send(wire.Interrupt())
@@ -339,14 +496,21 @@ class OneStage:
         if link.finished is not None and link.finished.status == int(pytest.ExitCode.USAGE_ERROR):
             self.summary.notes += self._outside()
 
+    def _stops_itself(self) -> bool:
+        """Whether the inside knows, too, that there have been failures enough."""
+        most = self._config.getoption("maxfail", 0)
+        return self.link.stop is not None or self.link.exited or bool(most and self._failures >= most)
+
     @property
     def verdict(self) -> int | None:
         """The exit status of the session inside, if it is that of the whole suite: no worker was lost on the way."""
-        finished = self.link.finished
+        finished = None if self.halted else self.link.finished
+        if finished is not None and self.errors and not self.alone and finished.status == _INTERRUPTED:
+            return int(pytest.ExitCode.TESTS_FAILED)  # by errors of its collection; others went on
         return finished.status if finished is not None and self.link.restarts == 0 else None
 
     def look(self) -> None:
         """Ask the container, before it goes, what the suite left in it."""
         self.summary.unseen = len(self.hearing.unseen)
-        if not self.hearing.interrupted:
+        if self.started and not self.hearing.interrupted:
             self.summary.look(self.places, self.launch.settings, self.link)

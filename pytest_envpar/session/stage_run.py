@@ -1,24 +1,27 @@
-"""One stage run as a pytest plugin: starts the worker, shows what it does as pytest's own, cleans up."""
+"""A stage run as a pytest plugin: one ordinary session over what happens in one stage or in several."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from pytest_envpar.errors import EnvparError
-from pytest_envpar.session import crash, ends
+from pytest_envpar.session import crash, ends, suffix
 from pytest_envpar.session.items import VirtualItem
 from pytest_envpar.session.link import Ended
 from pytest_envpar.session.memory import Memory
-from pytest_envpar.session.one_stage import STATUS, OneStage
+from pytest_envpar.session.one_stage import INTERRUPT_S, STATUS, OneStage
+from pytest_envpar.session.parity import Parity
 from pytest_envpar.session.signals import exit_status
 from pytest_envpar.worker.agent import leave
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from pytest_envpar import options
     from pytest_envpar.session.launch import Launch
@@ -27,92 +30,208 @@ _OVER = (int(pytest.ExitCode.OK), int(pytest.ExitCode.TESTS_FAILED), int(pytest.
 
 
 class StageRun:
-    """Owns one run, from the first container to the last removal; what happens in its stage is the stage's.
+    """Owns one run, from the first container to the last removal; what happens in a stage is the stage's.
 
     It changes as the run goes on; pytest calls its hooks in the order of this file.
+
+    Args:
+        config: pytest's configuration.
+        request: What the user asked.
+        launched: The stages, with their first containers being started.
+        known: pytest's namespace with all that the host knows of the command line.
+        names: All stages that were asked for, also those of which the command line names no test.
     """
 
-    def __init__(self, config: pytest.Config, request: options.Request, launched: Launch, known: Any) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        request: options.Request,
+        launched: Sequence[Launch],
+        known: Any,
+        names: Sequence[str],
+    ) -> None:
         self._config = config
-        self._launch = launched
+        self._signals = launched[0].signals
         self._quiet = bool(getattr(known, "no_header", False))  # absent with -p no:terminal
-        self._stage = OneStage(config, request, launched, known, self._interrupt)
+        self._stages = [OneStage(config, request, each, known, names, self._interrupt) for each in launched]
+        self._by_name = {stage.name: stage for stage in self._stages}
+        self._alone = len(names) == 1
+        self._waves = _waves(self._stages, max(2, os.cpu_count() or 1))
+        for wave in self._waves[1:]:
+            for stage in wave:
+                stage.boot.waits = True
         self._final: int | None = None
-        self._memory = Memory(launched.settings)
+        self._parity = Parity(config, list(self._by_name)) if len(launched) > 1 else None
+        self._narrowed = bool(getattr(known, "lf", False)) or any(
+            suffix.split(str(word), names)[1] for word in known.file_or_dir
+        )
+        self._memory = Memory(launched[0].settings)
         # Also where pytest gives up before it has configured itself.
-        config.add_cleanup(launched.close)
+        for each in launched:
+            config.add_cleanup(each.close)
         leave.quickly()
 
     # --- start ---------------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self) -> int | None:
-        """Boot the worker; if it has no session to show (a usage error inside), pass on what it said."""
+        """Boot the workers; if there is no session to show (a usage error inside), pass on what was said."""
         from pytest_envpar.session.host_side import explain
 
         try:
-            answer = self._stage.begin()
-            if isinstance(answer, Ended) or self._stage.boot.relays:
-                return self._stage.relay()
-        except EnvparError as error:
-            self._launch.end()
-            return explain(error)
+            errors = [error for error in map(self._boot, self._stages) if error is not None]
+            answers = [(stage, self._begin(stage, errors)) for stage in self._stages]
+            if all(stage.lost is not None for stage in self._stages):
+                self._end()
+                return max(map(explain, errors))
+            ended = [stage for stage, answer in answers if isinstance(answer, Ended)]
+            heard = [stage for stage in self._stages if stage.lost is None]
+            if self._stages[0].boot.relays or len(ended) == len(heard):
+                return max(self._relay(stage) for stage in heard)
+            for stage in ended:
+                stage.not_started(stage.told())
         except BaseException:
-            self._launch.end()
+            self._end()
             raise
-        self._launch.signals.phase = "running"
+        self._signals.phase = "running"
         return None
+
+    def _boot(self, stage: OneStage) -> EnvparError | None:
+        try:
+            stage.boot_worker()
+        except EnvparError as error:
+            stage.not_started("\n".join(error.lines()))
+            return error
+        return None
+
+    def _begin(self, stage: OneStage, errors: list[EnvparError]) -> Any:
+        if stage.lost is not None:
+            return None
+        try:
+            return stage.begin()
+        except EnvparError as error:
+            errors.append(error)
+            stage.not_started("\n".join(error.lines()))
+        return None
+
+    def _relay(self, stage: OneStage) -> int:
+        if not self._alone:
+            print(f"envpar: stage {stage.name}", flush=True)
+        return stage.relay()
+
+    def _end(self) -> None:
+        """Remove everything, of all stages at once."""
+        threads = [
+            threading.Thread(target=stage.launch.end, name=f"envpar-removal-{stage.name}")
+            for stage in self._stages
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, Any, None]:
         """Write the header: which stage, which exact image, and what the inside says of itself."""
-        session.config.pluginmanager.register(self._stage.summary, "envpar-summary")
+        manager = session.config.pluginmanager
+        if self._parity is not None:
+            manager.register(self._parity, "envpar-parity")
+        for stage in self._stages:
+            manager.register(stage.summary, f"envpar-summary-{stage.name}")
         yield
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        reporter = manager.get_plugin("terminalreporter")
         if reporter is None:
             return
         # Of the host's own start: the project's settings are judged inside.
         reporter.stats.pop("warnings", None)
         if reporter.verbosity < 0 or self._quiet:
             return
-        facts = self._stage.facts
-        reporter.write_line(
-            f"platform {facts.get('platform')} -- Python {facts.get('python')}, pytest-{facts.get('pytest')}, "
-            f"pluggy-{facts.get('pluggy')}"
-            + (f" -- {facts.get('executable')}" if reporter.verbosity > 0 else "")
-        )
-        cache = session.config.pluginmanager.get_plugin("cacheprovider")
-        if cache is not None and (line := cache.pytest_report_header(session.config)):
-            reporter.write_line(line)
-        for line in (*self._stage.places.header(), *facts.get("header", ())):
-            reporter.write_line(crash.escaped(str(line)))
+        cache = manager.get_plugin("cacheprovider")
+        own = cache.pytest_report_header(session.config) if cache is not None else None
+        for stage in self._stages:
+            if stage.lost is not None:
+                reporter.write_line(f"envpar: {crash.escaped(stage.lost.reason.splitlines()[0])}")
+                continue
+            facts = stage.facts
+            said = (*stage.places.header(), *facts.get("header", ()))
+            python = (
+                f"platform {facts.get('platform')} -- Python {facts.get('python')}, pytest-{facts.get('pytest')}, "
+                f"pluggy-{facts.get('pluggy')}"
+                + (f" -- {facts.get('executable')}" if reporter.verbosity > 0 else "")
+            )
+            # With several stages the line that names one comes first.
+            lines = [python, *([own] if own else []), *said] if self._alone else [said[0], python, *said[1:]]
+            for line in lines:
+                reporter.write_line(crash.escaped(str(line)))
+        if not self._alone and own:
+            reporter.write_line(own)
 
     # --- collection ----------------------------------------------------------------------------------------------
 
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Show what the inside collects as this session's own collection."""
         config = session.config
-        collection = self._stage.collect(session)
-        if collection is None:
-            session.items = []
-            config.hook.pytest_collection_finish(session=session)
-            return True
-        for parent, items in collection.by_parent():
-            report = pytest.CollectReport(parent.nodeid, "passed", None, list(items))
-            config.hook.pytest_collectreport(report=report)
-        if collection.deselected:
-            config.hook.pytest_deselected(items=collection.deselected)
-        session.items = list(collection.items)
+        told = [message for stage in self._stages if (message := stage.collect(session)) is not None]
+        lost = [stage.error for stage in self._stages if stage.error is not None]
+        if lost and not told and not any(stage.errors for stage in self._stages):
+            raise lost[0]
+        self._account_for(session, told)
+        for stage in self._stages:
+            collection = stage.collection
+            if collection is None:
+                continue
+            for parent, items in collection.by_parent():
+                report = pytest.CollectReport(parent.nodeid, "passed", None, list(items))
+                config.hook.pytest_collectreport(report=report)
+            if collection.deselected:
+                config.hook.pytest_deselected(items=collection.deselected)
+        session.items = self._ordered()
         session.testscollected = len(session.items)
-        config.hook.pytest_collection_modifyitems(session=session, config=config, items=session.items)
+        if told:
+            config.hook.pytest_collection_modifyitems(session=session, config=config, items=session.items)
         config.hook.pytest_collection_finish(session=session)
         session.testscollected = len(session.items)
-        self._stage.plan(session.items)
+        for stage in self._waves[0]:
+            stage.plan(session.items)
         return True
+
+    def _account_for(self, session: pytest.Session, told: Sequence[Any]) -> None:
+        """What becomes of stages that could not be started, or not collect all of it, while others could."""
+        if self._alone:
+            return
+        option = self._config.option
+        broken = [stage for stage in self._stages if stage.errors]
+        if broken and not option.continue_on_collection_errors and len(broken) < len(self._stages):
+            # A local run would end here, and so do the insides of these stages.
+            option.continue_on_collection_errors = True
+            for stage in broken:
+                noun = "error" if stage.errors == 1 else "errors"
+                stage.leave_out(f"{stage.errors} {noun} during its collection")
+        for stage in self._stages:
+            if stage.collection is None and stage.lost is not None and not stage.errors and told:
+                stage.stand_in(session, told[0])
+
+    def _ordered(self) -> list[pytest.Item]:
+        """All items that are to be shown: of the stages of one wave side by side, wave after wave."""
+        items: list[pytest.Item] = []
+        for wave in self._waves:
+            shown = {
+                stage.name: stage.collection.items
+                for stage in wave
+                if stage.collection is not None and (stage.lost is None or stage.lost.shown)
+            }
+            if self._config.option.collectonly or self._alone:
+                items += [item for group in shown.values() for item in group]
+            else:
+                order = suffix.interleaved({name: self._by_name[name].nodeids for name in shown})
+                items += [shown[name][index] for name, index in order]
+        return items
 
     def pytest_report_collectionfinish(self) -> list[str]:
         """Lines of selection (last failed, stepwise) and of plugins inside."""
-        return self._stage.lines
+        return [
+            line if self._alone else f"{stage.name}: {line}" for stage in self._stages for line in stage.lines
+        ]
 
     # --- running -------------------------------------------------------------------------------------------------
 
@@ -120,8 +239,10 @@ class StageRun:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Go on as the inside does: an error of pytest there ends this session, live logs want a line per test."""
         config = session.config
-        if not session.items or (session.testsfailed and not config.option.continue_on_collection_errors):
-            self._stage.end_without_tests()
+        if self._alone and (
+            not session.items or (session.testsfailed and not config.option.continue_on_collection_errors)
+        ):
+            self._stages[0].end_without_tests()
         if config.option.collectonly or config.pluginmanager.is_blocked("logging"):
             return
         live = getattr(config.option, "log_cli_level", None) is not None or config.getini("log_cli")
@@ -133,7 +254,11 @@ class StageRun:
         """Show one test as it happened inside."""
         if not isinstance(item, VirtualItem):
             return None
-        self._stage.show(item)
+        stage = self._stages[0] if item.stage is None else self._by_name[item.stage]
+        if stage.boot.waits:
+            for each in next(wave for wave in self._waves if stage in wave):
+                each.plan(item.session.items)
+        stage.show(item)
         return True
 
     @pytest.hookimpl(tryfirst=True)
@@ -143,74 +268,115 @@ class StageRun:
 
     def _interrupt(self, number: int) -> NoReturn:
         """Ctrl-C, or another signal that ends the run."""
-        self._launch.signals.phase = "ending"
-        location = self._stage.interrupt()
+        self._signals.phase = "ending"
+        for stage in self._stages:
+            stage.tell_interrupt()
+        deadline = time.monotonic() + INTERRUPT_S
+        places = [stage.interrupted(max(0.05, deadline - time.monotonic())) for stage in self._stages]
         if number != signal.SIGINT:
             self._final = exit_status(number)
             raise pytest.Session.Interrupted(f"ended by {signal.Signals(number).name}")
-        ends.keyboard_interrupt(location or [f"<stage {self._stage.name}>", 1])
+        known = [place for place in places if place is not None]
+        ends.keyboard_interrupt(known[0] if known else [f"<stage {self._stages[0].name}>", 1])
 
     # --- end -----------------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True, hookwrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, Any, None]:
-        """Hear the worker out, take its verdict, look at what the suite left, and begin to remove it all."""
-        stage = self._stage
+        """Hear the workers out, take their verdict, look at what the suite left, and begin to remove it all."""
         try:
             self._hear_out(session)
             # What the inside stopped for is what pytest's last lines tell.
-            stop = stage.link.stop
-            if stop is not None and stop.kind == "failed" and not session.shouldfail:
+            stop = self._stages[0].link.stop
+            if self._alone and stop is not None and stop.kind == "failed" and not session.shouldfail:
                 session.shouldfail = stop.text
         except KeyboardInterrupt:
-            number = self._launch.signals.noted() or signal.SIGINT
+            number = self._signals.noted() or signal.SIGINT
             self._final = exit_status(number)
-            stage.summary.notes.append(f"{signal.Signals(number).name} while the session inside was ending")
-        self._launch.signals.phase = "ending"
-        stage.look()
-        removal = threading.Thread(target=self._launch.end, name="envpar-removal")
-        ran = stage.places.ground is not None and not self._config.option.collectonly
-        if ran:
+            self._stages[0].summary.notes.append(
+                f"{signal.Signals(number).name} while the session inside was ending"
+            )
+        self._signals.phase = "ending"
+        if self._parity is not None and (
+            self._narrowed or session.shouldfail or session.shouldstop or int(session.exitstatus) not in _OVER
+        ):
+            self._parity.whole = False
+        ran = [stage for stage in self._stages if stage.places.ground is not None]
+        if self._config.option.collectonly:
+            ran = []
+        for stage in self._stages:
+            stage.look()
+        for stage in ran:
             stage.places.parting = self._memory.see
+        removal = threading.Thread(target=self._end, name="envpar-removal")
         removal.start()
         try:
             yield
         finally:
             # pytest sums up only what ended in one of its usual ways, so the status of another comes after that.
-            final = self._final if self._final is not None else stage.final
+            finals = [self._final, *(stage.final for stage in self._stages)]
+            final = next((each for each in finals if each is not None), None)
             if final is not None:
                 session.exitstatus = final
-            if ran:
-                # The engine is still busy with the removal.
-                self._remember(int(session.exitstatus))
+            # The engine is still busy with the removal.
+            for stage in ran:
+                self._remember(stage, int(session.exitstatus))
             removal.join()
             self._memory.tell()
 
-    def _remember(self, status: int) -> None:
-        ground = self._stage.places.ground
+    def _remember(self, stage: OneStage, status: int) -> None:
+        ground = stage.places.ground
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if ground is not None and reporter is not None:
-            self._memory.keep(ground, status, reporter.stats)
+            if not self._alone and stage.verdict is not None:
+                status = stage.verdict
+            self._memory.keep(ground, status, reporter.stats, stage.suffix)
 
     def _hear_out(self, session: pytest.Session) -> None:
-        stage = self._stage
         over = int(session.exitstatus) in _OVER
-        stage.hear_out(ended_here=not over, stopping=bool(session.shouldfail or session.shouldstop))
-        if stage.verdict is not None and over:
-            session.exitstatus = stage.verdict
-        if stage.failed:
+        stopping = bool(session.shouldfail or session.shouldstop)
+        for stage in self._stages:
+            stage.hear_out(ended_here=not over, stopping=stopping)
+        verdicts = [stage.verdict for stage in self._stages if stage.verdict is not None]
+        if over and verdicts:
+            session.exitstatus = verdicts[0] if self._alone else one_status(int(session.exitstatus), verdicts)
+        if any(stage.failed for stage in self._stages):
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Sections of plugins inside, at the place in the order of plugins that conftests have in a local run."""
-        self._stage.summary.write_inside(terminalreporter)
+        for stage in self._stages:
+            stage.summary.write_inside(terminalreporter)
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         """Give the host's cache what only the inside knows; leave nothing behind."""
-        finished = self._stage.link.finished
         cache = getattr(config, "cache", None)
-        if finished is not None and cache is not None and self._stage.boot.stepwise:
-            for key, value in dict(finished.output.get("cache") or {}).items():
-                if key == "cache/stepwise":
-                    cache.set(key, value)
+        for stage in self._stages:
+            finished = stage.link.finished
+            if finished is not None and cache is not None and stage.boot.stepwise:
+                for key, value in dict(finished.output.get("cache") or {}).items():
+                    if key == "cache/stepwise":
+                        cache.set(stage.boot.stepwise_key, value)
+
+
+def _waves(stages: Sequence[OneStage], size: int) -> list[list[OneStage]]:
+    """The stages that run beside each other: all collect at once, more than that many do not run at once."""
+    return [list(stages[start : start + size]) for start in range(0, len(stages), size)]
+
+
+def one_status(own: int, verdicts: Sequence[int]) -> int:
+    """One exit status for all stages: an unusual one first, then failures; no tests only if no stage had any.
+
+    Args:
+        own: What pytest made of the reports that it saw.
+        verdicts: The exit statuses of the sessions inside.
+    """
+    unusual = [status for status in verdicts if status not in _OVER]
+    if unusual:
+        return unusual[0]
+    failed = int(pytest.ExitCode.TESTS_FAILED)
+    if failed in (own, *verdicts):
+        return failed
+    empty = int(pytest.ExitCode.NO_TESTS_COLLECTED)
+    return empty if all(status == empty for status in verdicts) else int(pytest.ExitCode.OK)

@@ -20,14 +20,20 @@ if TYPE_CHECKING:
 
 
 class Summary:
-    """Collects lines during a run and writes them once."""
+    """Collects lines during a run and writes them once.
 
-    def __init__(self, stage: str) -> None:
+    Args:
+        stage: The stage's name.
+        alone: Whether it is the only one of the run.
+    """
+
+    def __init__(self, stage: str, *, alone: bool = True) -> None:
         self.inside: list[str | None] = []
         """Texts; None is where the line has to end if one has begun."""
         self.notes: list[str] = []
         self.unseen = 0
-        self._stage = stage
+        self._prefix = "envpar: " if alone else f"envpar: {stage}: "
+        self._folder = None if alone else f"envpar-artifacts/{stage}"
         self._changes: changes.Changes | None = None
         self._looked = False
         self._artifacts: list[Path] = []
@@ -46,7 +52,7 @@ class Summary:
                     site.container.id,
                     site.paths.container,
                     settings.artifacts,
-                    settings.root,
+                    self._target(settings.root),
                 )
             except EnvparError as error:
                 self.notes.append(f"artifacts could not be brought back: {error.message}")
@@ -56,6 +62,14 @@ class Summary:
                 f"the tests imported {name} from {where}, which is installed in the image, "
                 f"not from the project ({source})"
             )
+
+    def _target(self, root: Path) -> Path:
+        """Where artifacts go (host). Several stages write the same names, so each has a folder of its own then."""
+        if self._folder is None:
+            return root
+        folder = root / self._folder
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def write_inside(self, reporter: Any) -> None:
         """Write the sections of plugins inside, where a local run has those of plugins."""
@@ -74,8 +88,8 @@ class Summary:
         """Write what we have to say to pytest's terminal reporter."""
         lines = [escaped(note) for note in self.notes]
         if self.unseen:
-            noun = "test" if self.unseen == 1 else "tests"
-            lines.append(f"{self.unseen} {noun} ran inside and are not shown, because the run was stopped")
+            what = "test ran inside and is" if self.unseen == 1 else "tests ran inside and are"
+            lines.append(f"{self.unseen} {what} not shown, because the run was stopped")
         verbosity = reporter.config.get_verbosity() if hasattr(reporter.config, "get_verbosity") else 0
         if self._artifacts and verbosity >= 0:
             lines.append(f"{len(self._artifacts)} artifacts brought back")
@@ -87,4 +101,4 @@ class Summary:
                 if verbosity > 0:
                     lines += render.detail_lines(self._changes)
         for line in lines:
-            reporter.write_line(f"envpar: {line}" if not line.startswith(" ") else line)
+            reporter.write_line(f"{self._prefix}{line}" if not line.startswith(" ") else line)

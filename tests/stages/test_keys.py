@@ -340,11 +340,6 @@ def test_options_of_later_versions_are_refused(option: str, project: Project) ->
     project.suite("def test_a(): pass", option).refused(option.partition("=")[0], "[not-yet]", "hint: ")
 
 
-@pytest.mark.parametrize("stages", ["qa,dev", "all"])
-def test_several_stages_are_refused(stages: str, project: Project) -> None:
-    project.suite("def test_a(): pass", stage=stages).refused("several stages", "[not-yet]")
-
-
 def test_unknown_stage(project: Project) -> None:
     project.run(stage="qq").refused("qq", "qa")
 

@@ -40,6 +40,7 @@ def test_help_names_every_command() -> None:
         "upgrade",
         "graph",
         "history",
+        "matrix",
         *NOT_YET,
     ):
         assert f"\n    {name} " in text
