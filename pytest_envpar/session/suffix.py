@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def split(nodeid: str, stages: Collection[str]) -> tuple[str, str | None]:
     """A node id without its stage, and the stage; ``None`` if it has none of ``stages``."""
-    bare, at, stage = nodeid.rpartition("@")
+    bare, _, stage = nodeid.rpartition("@")
     return (bare, stage) if bare and stage in stages else (nodeid, None)
 
 
