@@ -6,7 +6,7 @@ import collections
 import dataclasses
 from typing import TYPE_CHECKING
 
-from pytest_envpar.drift import presets
+from pytest_envpar.drift import presets, secret
 from pytest_envpar.drift.findings import ConfigFinding, Drift, FileFinding, Hidden, PackageFinding
 from pytest_envpar.drift.model import LEVELS, NotCompared, PackageChange, sort_key
 from pytest_envpar.drift.noise import Budget, reasons
@@ -95,7 +95,9 @@ def assess(
         compared.route,
         packages,
         tuple(files),
-        tuple(ConfigFinding(change, _level_of_field(change.field)) for change in compared.config),
+        tuple(
+            ConfigFinding(secret.shown(change), _level_of_field(change.field)) for change in compared.config
+        ),
         allowances,
         tuple(Hidden(reason, tuple(names)) for reason, names in sorted(hidden.items())),
         (

@@ -128,6 +128,8 @@ class LayersTree:
         return tuple(sorted(name for name, there in names.items() if there))
 
     def _look(self, path: str) -> tuple[Type, str] | None:
+        if self._merged.get(path):
+            return "directory", ""
         place = self._file(path)
         if place is None:
             return None
@@ -137,7 +139,7 @@ class LayersTree:
                 return "link", str(Path(place).readlink())
         except (OSError, ValueError):
             return None
-        return ("directory" if stat.S_ISDIR(mode) else "file"), ""
+        return ("directory" if self._folder(path) else "file"), ""
 
     def _file(self, path: str) -> str | None:
         """The topmost entry at a path whose parents are no links."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar import options
 from pytest_envpar.containers.labels import Owner
-from pytest_envpar.drift import content, looking
+from pytest_envpar.drift import content, looking, secret
 from pytest_envpar.drift.assess import assess
 from pytest_envpar.drift.model import Comparison, ConfigChange
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import archive_side, container_side, image_side, lock_side, of_image
+from pytest_envpar.drift.tar import TarError
 from pytest_envpar.errors import LockError, NoEngineError, UsageError
 from pytest_envpar.images import locking
 from pytest_envpar.images.lockfile import Lock, read
@@ -103,6 +104,15 @@ class Comparer:
         one, two = (names.parse(text, self._settings, self._here, self._connect) for text in (left, right))
         if names.HOST in (one.kind, two.kind):
             return self._with_host(one, two, policy)
+        try:
+            return self._of_sides(one, two, policy, diffs)
+        except TarError as error:
+            files = ", ".join(named.name for named in (one, two) if named.kind == "file")
+            if not files:
+                raise
+            raise UsageError(f"{files}: {error.message}", hint=error.hint) from error
+
+    def _of_sides(self, one: names.Named, two: names.Named, policy: Policy, diffs: bool) -> Answer:
         first, second = self._side(one), self._side(two)
         compared = compare_sides(
             first,
@@ -313,6 +323,11 @@ def _diffs(drift: Drift, left: Tree | None, right: Tree | None) -> Mapping[str, 
         if any(entry is None or entry.size > content.MAX_TEXT for entry in entries):
             continue
         one, two = (tree.read(file.change.path, content.MAX_TEXT) for tree in (left, right))
-        lines = content.text_diff(one, two) if one is not None and two is not None else None
+        if one is None or two is None:
+            continue
+        if secret.is_secret_file(file.change.path, one, two):
+            found[file.change.path] = [secret.NOT_SHOWN]
+            continue
+        lines = content.text_diff(one, two)
         found[file.change.path] = lines if lines is not None else ["binary contents differ"]
     return found

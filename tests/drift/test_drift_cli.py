@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import datetime as dt
 import json
+import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jsonschema
 import pytest
-from conftest import DOCKER, Project, deb
+from conftest import DOCKER, Project, deb, missing
 
 from pytest_envpar.reports import drift_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from pytest_envpar.engine.api import Engine
 
 
 pytestmark = pytest.mark.engine
@@ -35,6 +41,26 @@ def images(build: Callable[..., str]) -> dict[str, str]:
         ),
         "bad": build("bad", *dev, "RUN printf patched > /usr/lib/greet/a"),
     }
+
+
+@pytest.fixture(scope="module")
+def podman_base(environ: dict[str, str]) -> tuple[str, str]:
+    """Two base images that Podman has."""
+    found = (
+        subprocess.run(
+            ["podman", "images", "--format", "{{.Repository}}:{{.Tag}}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environ,
+        ).stdout.split()
+        if shutil.which("podman")
+        else []
+    )
+    names = [f"envpar-base:py3.{minor}" for minor in (13, 11)]
+    if not all(any(each.endswith(f"/{name}") for each in found) for name in names):
+        missing("Podman does not have the base images; run fixtures/setup_engine.py --podman")
+    return names[0], names[1]
 
 
 @pytest.fixture
@@ -178,6 +204,68 @@ def test_containers_files_and_locked_stages(stages: Project, images: dict[str, s
     stages.envpar("diff", "lock:qa", "qa").exits(0, "no differences")
 
 
+class Blind:
+    """An engine whose layers are no folders of this machine, as one elsewhere."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("layer_folders", "image_folders"):
+            return lambda _: None
+        return getattr(self._engine, name)
+
+
+def test_every_way_to_look_gives_the_same_answer(engine: Engine, images: dict[str, str]) -> None:
+    from pytest_envpar.drift import looking
+    from pytest_envpar.drift.assess import assess
+    from pytest_envpar.drift.packages import own_formats
+    from pytest_envpar.drift.policy import Policy
+    from pytest_envpar.drift.routes import compare_sides
+    from pytest_envpar.drift.sides import image_side
+
+    sides = [image_side(engine, images[name], name=name) for name in ("qa", "bad")]
+    compared = compare_sides(sides[0], sides[1])
+    policy = Policy(dt.date(2026, 1, 1))
+
+    def is_record(path: str) -> object | None:
+        return next((name for each in own_formats() if (name := each.records(path)) is not None), None)
+
+    wanted = looking.kept_of((change.path for change in compared.changes), is_record)
+    answers = []
+    for looked_by in (engine, Blind(engine)):
+        with contextlib.ExitStack() as resources:
+            trees = [
+                looking.tree_of(
+                    dataclasses.replace(side, engine=cast("Engine", looked_by)), wanted, resources, {}
+                )
+                for side in sides
+            ]
+            answers.append(assess(compared, trees[0], trees[1], policy))
+    assert answers[0].packages[0].change.tampered == ("/usr/lib/greet/a",)
+    assert answers[0] == answers[1]
+
+
+def test_podman(project: Project, podman_base: tuple[str, str]) -> None:
+    one, other = podman_base
+    done = project.envpar("diff", one, other, "--engine", "podman", "--format", "json").exits(1)
+    told: dict[str, Any] = json.loads(done.out)
+    names = {each["name"]: each for each in told["packages"]}
+    assert names["libc6"]["level"] == "runtime"
+    assert names["libc6"]["files"] > 10
+
+
+def test_secrets_stay_where_they_are(project: Project, build: Callable[..., str]) -> None:
+    project.stages(
+        one=build("secret-one", "ENV API_TOKEN=hunter2"),
+        two=build(
+            "secret-two", "ENV API_TOKEN=hunter3", "RUN echo 'a:hunter4:1:0:99999:7:::' >> /etc/shadow"
+        ),
+    )
+    for form in ("text", "json", "markdown", "sarif"):
+        assert "hunter" not in project.envpar("diff", "one", "two", "--format", form, "-v").exits(1).text
+
+
 def test_host_is_compared_by_its_interpreter(stages: Project) -> None:
     done = stages.envpar("diff", "host", "dev", "--explain").exits(1, "route: inventory")
     assert "pytest " in done.out
@@ -190,7 +278,7 @@ def test_what_means_nothing(stages: Project) -> None:
     stages.envpar("diff", "dev", "stage:qq").exits(2, "there is no stage 'qq'")
     stages.envpar("diff", "dev", "file:nothing.tar").exits(2, "there is no file or folder")
     stages.write("broken.tar", "this is no tar")
-    stages.envpar("diff", "dev", "broken.tar").exits(2)
+    stages.envpar("diff", "dev", "broken.tar").exits(2, "broken.tar: ")
     stages.envpar("diff", "dev", "qa", "--no-presets=bytecod").exits(2, "bytecode")
     stages.envpar("diff", "dev").exits(2, "usage: envpar diff")
     stages.envpar("diff", "dev", "qa", "--engine", "unix:///no/such.sock").exits(2, "[no-engine]")

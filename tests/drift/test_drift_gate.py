@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
-from conftest import Project, deb
+from conftest import SOURCE, Project, deb, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,3 +128,15 @@ def test_hooks_of_a_plugin(suite: Project) -> None:
     suite.pytest("--env-drift", "-s").exits(1, "FOUND dev qa 1")
     suite.write("conftest.py", "def pytest_envpar_packages():\n    return [1]\n")
     suite.pytest("--env-drift").exits(4, "the hook pytest_envpar_packages returned 1")
+
+
+def test_the_example(project: Project, base: str) -> None:
+    if base != "envpar-base:py3.11":
+        missing("the example's images start from envpar-base:py3.11")
+    example = SOURCE / "examples" / "drift_gate"
+    ignored = shutil.ignore_patterns("__pycache__", ".pytest_cache", "envpar.lock")
+    shutil.copytree(example, project.root, ignore=ignored, dirs_exist_ok=True)
+    project.pytest("--env=dev").exits(0, "1 passed")
+    done = project.pytest("--env=dev", "--env-drift").exits(1, "1 passed")
+    assert "  package  greeting 1.0 -> 1.1 (dpkg, " in done.out
+    assert last(done.out).startswith("envpar: drift gate failed (fail-on package): dev -> qa: ")

@@ -17,6 +17,7 @@ from pytest_envpar.drift.globs import matches
 from pytest_envpar.drift.model import Change, Comparison, ConfigChange, Entry, NotCompared, sort_key
 from pytest_envpar.drift.policy import EVERY_PRESET, Policy, unused
 from pytest_envpar.drift.runtime import is_runtime_package, is_runtime_path
+from pytest_envpar.drift.secret import is_secret_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -437,3 +438,43 @@ def test_runtime_packages(ecosystem: str, name: str, runtime: bool) -> None:
 )
 def test_runtime_paths(path: str, runtime: bool) -> None:
     assert is_runtime_path(path) is runtime
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [
+        ("env.DB_PASSWORD", "hunter2", "(not shown)"),
+        ("env.PGPASS", "hunter2", "(not shown)"),
+        ("env.GITHUB_TOKEN", "hunter2", "(not shown)"),
+        ("env.AWS_SECRET_ACCESS_KEY", "hunter2", "(not shown)"),
+        ("env.DATABASE_URL", "postgres://me:hunter2@db/x", "postgres://***@db/x"),
+        ("env.PATH", "/usr/bin", "/usr/bin"),
+        ("env.GPG_KEY", "A035C8C1", "A035C8C1"),
+        ("env.AUTHOR", "me", "me"),
+        ("env.PASSENGERS", "3", "3"),
+        ("user", "token", "token"),
+    ],
+)
+def test_values_of_secrets_are_not_shown(field: str, value: str, shown: str) -> None:
+    told = Comparison("a", "b", "layers", config=(ConfigChange(field, None, value),))
+    (finding,) = assess(told, None, None, PLAIN).config
+    assert (finding.change.before, finding.change.after) == (None, shown)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "secret"),
+    [
+        ("/etc/shadow", b"", True),
+        ("/root/.ssh/config", b"", True),
+        ("/srv/app/.env", b"", True),
+        ("/etc/ssl/private/x.key", b"", True),
+        ("/etc/x.pem", b"-----BEGIN RSA PRIVATE KEY-----", True),
+        ("/etc/passwd", b"root", False),
+        ("/etc/keyboard", b"", False),
+    ],
+)
+def test_contents_of_secrets_are_not_shown(path: str, content: bytes, secret: bool) -> None:
+    assert is_secret_file(path, content) is secret
