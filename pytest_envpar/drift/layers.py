@@ -111,10 +111,7 @@ class Stack:
         if not self._top and not self.layers[0].layer:
             yield from self.layers[0].records()
             return
-        streams = [
-            ((order(made[PATH]), -number, made) for made in layer.records())
-            for number, layer in enumerate(self.layers)
-        ]
+        streams = [_ranked(layer, number) for number, layer in enumerate(self.layers)]
         # What hides below the path before: where it begins, and the lowest layer still seen there.
         above: list[tuple[str, int]] = []
         pending: list[tuple[int, Record]] = []
@@ -275,6 +272,11 @@ def _uncovered(layer: Layer, base: Stack, lower: Layer) -> Iterator[str]:
             inside = path + "/"
             for below in lower.below(path):
                 yield below[PATH]
+
+
+def _ranked(layer: Layer, number: int) -> Iterator[tuple[str, int, Record]]:
+    """So that of equal paths the one of the highest layer comes first."""
+    return ((order(made[PATH]), -number, made) for made in layer.records())
 
 
 def _merged(item: tuple[str, int, Record]) -> tuple[str, int]:

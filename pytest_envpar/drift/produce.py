@@ -260,7 +260,7 @@ class Producer:
             raise NoWayError(f"{side.name}: {error.message}") from error
 
     def _create(self, side: Side, line: tuple[str, ...]) -> str:
-        """A container of an image that is no more than a place to look at it."""
+        """A container of an image that is no more than a place to look at it: no network, no rights but to read."""
         engine = side.engine
         assert engine is not None
         spec = ContainerSpec(

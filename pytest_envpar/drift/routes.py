@@ -86,7 +86,7 @@ class _Comparing:
                 for path, what in side.container.mounts.items()
             },
         )
-        self._producer = Producer(store, self._outside, labels or _labels(), self._resources)
+        self._producer = Producer(store, self._outside, labels or own_labels(), self._resources)
 
     def result(self) -> Comparison:
         left, right = self._sides
@@ -230,7 +230,8 @@ class _Comparing:
         )
 
 
-def _labels() -> Mapping[str, str]:
+def own_labels() -> Mapping[str, str]:
+    """Labels that say that a container is made by this process and lives no longer."""
     from pytest_envpar.containers.labels import Owner
 
     return Owner.current(Path.cwd()).labels("probe")

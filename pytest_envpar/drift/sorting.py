@@ -120,15 +120,17 @@ class Sorter:
             yield from sorted(self._held.values(), key=_key)
             return
         self._spill()
-        streams = [
-            ((order(made[PATH]), -number, made) for made in run.records())
-            for number, run in enumerate(self._runs)
-        ]
+        streams = [_ranked(run, number) for number, run in enumerate(self._runs)]
         last = None
         for key, _, made in heapq.merge(*streams):
             if key != last:
                 yield made
             last = key
+
+
+def _ranked(run: Manifest, number: int) -> Iterator[tuple[str, int, Record]]:
+    """So that of equal paths the one of the latest run comes first."""
+    return ((order(made[PATH]), -number, made) for made in run.records())
 
 
 def _key(made: Record) -> str:

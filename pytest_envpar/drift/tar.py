@@ -92,7 +92,7 @@ def tar_manifest(
     for member in members(source):
         path = tree_path(member.name)
         if skip is not None and skip(path):
-            source.skip(_padded(member.stored))
+            source.skip(padded(member.stored))
             continue
         if layer:
             folder, _, name = path.rpartition("/")
@@ -100,10 +100,10 @@ def tar_manifest(
             if name == _OPAQUE:
                 opaque.add(folder)
                 sorter.imply(folder)
-                source.skip(_padded(member.stored))
+                source.skip(padded(member.stored))
                 continue
             if name.startswith(_WHITEOUT):
-                source.skip(_padded(member.stored))
+                source.skip(padded(member.stored))
                 hidden = name[len(_WHITEOUT) :]
                 if not hidden.startswith(_WHITEOUT) and hidden not in ("", ".", ".."):
                     _whiteout(sorter, f"{folder.rstrip('/')}/{hidden}", opaque)
@@ -131,7 +131,7 @@ def _take(sorter: Sorter, source: Source, member: Member, path: str, opaque: set
     if path != "/":
         sorter.imply(path[: path.rfind("/")] or "/")
     if member.kind == b"1":
-        source.skip(_padded(member.stored))
+        source.skip(padded(member.stored))
         target = tree_path(member.target)
         if not sorter.link(path, target):
             sorter.add((path, f"f{member.mode:o}", f"{member.uid}:{member.gid}", "0", "", "", "", "0"))
@@ -151,7 +151,7 @@ def _take(sorter: Sorter, source: Source, member: Member, path: str, opaque: set
     elif member.kind != b"6":
         detail, digest = str(member.size), _digest(source, member)
         member.stored = 0
-    source.skip(_padded(member.stored))
+    source.skip(padded(member.stored))
     xattrs = {name: value for name, value in member.xattrs.items() if scan.kept(name)}
     sorter.add(
         (
@@ -497,7 +497,7 @@ def _digest(source: Source, member: Member) -> str:
         digest = made.hexdigest()
     else:
         digest = _sparse_digest(source, member.size, segments)
-    source.skip(_padded(member.stored) - sum(size for _, size in segments))
+    source.skip(padded(member.stored) - sum(size for _, size in segments))
     return digest
 
 
@@ -539,7 +539,8 @@ def _sparse_digest(source: Source, size: int, segments: Segments) -> str:
     return made.hexdigest()
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """What so many bytes of content take in an archive."""
     return size + -size % _BLOCK
 
 

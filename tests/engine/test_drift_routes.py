@@ -1,0 +1,197 @@
+"""Every kind of change over every route, on real engines: the same answer, entry for entry."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from typing import TYPE_CHECKING, Any, cast
+
+import planted
+import pytest
+
+from pytest_envpar.drift.model import sort_key
+from pytest_envpar.drift.produce import MemoryStore
+from pytest_envpar.drift.routes import compare_sides
+from pytest_envpar.drift.sides import archive_side, container_side, image_side
+from pytest_envpar.engine.api import ContainerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from pytest_envpar.drift.model import Change, Comparison
+    from pytest_envpar.drift.routes import Force
+    from pytest_envpar.drift.sides import Side
+    from pytest_envpar.engine.api import Engine
+
+pytestmark = pytest.mark.engine
+
+_CAPS = ("MKNOD", "SETFCAP", "CHOWN", "FOWNER", "DAC_OVERRIDE")
+
+
+@dataclasses.dataclass(frozen=True)
+class Planted:
+    """Two images that differ by one layer, and the running container that the second was made of."""
+
+    left: str
+    right: str
+    container: str
+
+
+@pytest.fixture(scope="module")
+def pair(engine: Engine, base_image: str, run_labels: Mapping[str, str]) -> Iterator[Planted]:
+    made: list[str] = []
+    images: list[str] = []
+    name = f"envpar-test-drift-{secrets.token_hex(4)}"
+    try:
+        image = base_image
+        for step, make in (("left", planted.before), ("right", planted.after)):
+            spec = ContainerSpec(
+                image=image,
+                command=("sleep", "600"),
+                labels=run_labels,
+                network="none",
+                cap_add=_CAPS,
+                user="0",
+            )
+            container = engine.create_container(spec)
+            made.append(container)
+            engine.start(container)
+            result = engine.exec(container, planted.program(make))
+            assert result.exit_code == 0, result.stderr.decode()
+            image = engine.commit(container, f"{name}:{step}", labels=run_labels)
+            images.append(image)
+        yield Planted(images[0], images[1], made[1])
+    finally:
+        for container in made:
+            engine.remove_container(container)
+        for image in reversed(images):
+            engine.remove_image(image, force=True)
+
+
+def comparable(changes: tuple[Change, ...]) -> list[Change]:
+    """Without times, which a route may know only to the second."""
+
+    def plain(entry: Any) -> Any:
+        return None if entry is None else dataclasses.replace(entry, mtime_ns=0)
+
+    return [
+        dataclasses.replace(change, before=plain(change.before), after=plain(change.after))
+        for change in changes
+    ]
+
+
+def check(found: Comparison) -> None:
+    told = {change.path: (change.kind, *change.attributes) for change in found.changes}
+    for path in ("/plant/replaced", "/plant/type-dir", "/plant/type-link"):
+        assert "type" in told[path]
+        told[path] = ("modified", "type")
+    assert told == planted.EXPECTED
+    assert [change.path for change in found.changes] == sorted(told, key=sort_key)
+
+
+@pytest.fixture(scope="module")
+def answer(engine: Engine, pair: Planted) -> Comparison:
+    """What scanning both sides says, which needs nothing but a Python inside."""
+    return compare_sides(image_side(engine, pair.left), image_side(engine, pair.right), force="scan")
+
+
+def test_the_answer_is_what_was_planted(answer: Comparison) -> None:
+    assert answer.route == "scan"
+    check(answer)
+
+
+@pytest.mark.parametrize("force", ["layers", "export", None])
+def test_two_images(engine: Engine, pair: Planted, answer: Comparison, force: Force | None) -> None:
+    store = MemoryStore()
+    left, right = image_side(engine, pair.left), image_side(engine, pair.right)
+    found = compare_sides(left, right, store, force=force)
+    check(found)
+    assert comparable(found.changes) == comparable(answer.changes)
+    assert found.not_compared == ()
+    assert found.route == (force or "layers")
+    kept = compare_sides(left, right, store, force=force)
+    assert kept.changes == found.changes
+    back = compare_sides(right, left, store, force=force)
+    kinds = {"added": "removed", "removed": "added", "modified": "modified"}
+    assert [(change.path, kinds[change.kind]) for change in back.changes] == [
+        (change.path, change.kind) for change in found.changes
+    ]
+
+
+@pytest.mark.parametrize("force", ["layers", "scan", "export", None])
+def test_a_running_container_and_its_image(
+    engine: Engine, pair: Planted, answer: Comparison, force: Force | None
+) -> None:
+    left, right = image_side(engine, pair.left), container_side(engine, pair.container)
+    found = compare_sides(left, right, force=force)
+    check(found)
+    assert comparable(found.changes) == comparable(answer.changes)
+    if force is None:
+        assert found.route == "upper"
+
+
+@pytest.mark.slow
+def test_whole_trees_without_layers_in_common(engine: Engine, pair: Planted, answer: Comparison) -> None:
+    # One side by an export, the other by its layers: no route in common.
+    left, right = image_side(engine, pair.left), image_side(engine, pair.right)
+    store = MemoryStore()
+    compare_sides(left, right, store, force="export")
+    bare = dataclasses.replace(right, diff_ids=())
+    found = compare_sides(left, bare, store)
+    assert found.route == "scan"
+    assert comparable(found.changes) == comparable(answer.changes)
+
+
+def _saved(engine: Engine, image: str, file: Path) -> Side:
+    # Only a user has an image as a file; the engine ring makes one through the client's own request.
+    response = cast("Any", engine)._request("GET", f"/images/{image}/get", timeout_s=None)
+    with file.open("wb") as opened:
+        opened.writelines(response.chunks())
+    return archive_side(file)
+
+
+@pytest.mark.slow
+def test_saved_images(engine: Engine, pair: Planted, answer: Comparison, tmp_path: Path) -> None:
+    left, right = (
+        _saved(engine, pair.left, tmp_path / "left.tar"),
+        _saved(engine, pair.right, tmp_path / "right.tar"),
+    )
+    image = engine.inspect_image(pair.left)
+    assert image is not None
+    assert left.diff_ids == image.layers
+    found = compare_sides(left, right)
+    assert found.route == "archive"
+    check(found)
+    assert comparable(found.changes) == comparable(answer.changes)
+    # The same image on an engine.
+    same = compare_sides(left, image_side(engine, pair.left), force="layers")
+    assert same.changes == ()
+    mixed = compare_sides(left, image_side(engine, pair.right))
+    assert comparable(mixed.changes) == comparable(answer.changes)
+
+
+def test_an_exported_container(engine: Engine, pair: Planted, answer: Comparison, tmp_path: Path) -> None:
+    file = tmp_path / "root.tar"
+    with file.open("wb") as opened:
+        opened.writelines(engine.export(pair.container))
+    found = compare_sides(image_side(engine, pair.left), archive_side(file))
+    assert found.route == "archive"
+    check(found)
+    assert comparable(found.changes) == comparable(answer.changes)
+
+
+def test_the_same_image_costs_nothing(engine: Engine, pair: Planted) -> None:
+    side = image_side(engine, pair.left)
+    found = compare_sides(side, image_side(engine, pair.left))
+    assert (found.route, found.changes, found.config) == ("same-image", (), ())
+
+
+@pytest.mark.slow
+def test_times_on_request(engine: Engine, pair: Planted) -> None:
+    left, right = image_side(engine, pair.left), image_side(engine, pair.right)
+    forces: tuple[Force, ...] = ("layers", "scan", "export")
+    for force in forces:
+        found = compare_sides(left, right, force=force, mtime=True)
+        told = {change.path: change.attributes for change in found.changes}
+        assert told["/plant/touched"] == ("mtime",)
