@@ -263,6 +263,9 @@ class Case:
 
     def resolve(self, stage: Stage | None = None, **named: Any) -> PinnedImage:
         """Resolve a stage; what it is pinned to is removed afterwards."""
+        if named.get("digest"):
+            # Pulled before it may be found to be of another platform.
+            self.reference(digest=named["digest"])
         pinned = resolve(self.engine, stage or self.stage(), Path("/nowhere"), **named)
         self.made.append(pinned.image_id)
         return pinned
