@@ -180,6 +180,8 @@ def resolve_stage(
         moved = _moved(engine, stage, (old.digest, old.image_id), image)
         return Locked(stage, mode, path, root, image, old, old, told=moved)
     bases = old.base if action == "use" and old is not None and stage.image is not None else None
+    if bases is not None and old is not None:
+        _check_base(engine, stage, path, root, old)
     named = stage if bases is None else _on_locked_base(stage, bases)
     leave_out = written_by_runs(settings)
     image = resolve(
@@ -217,6 +219,15 @@ def _on_locked_base(stage: Stage, bases: Mapping[str, str]) -> Stage:
     exact = base.removeprefix(lockfile.LOCAL)
     image = exact if base.startswith(lockfile.LOCAL) else f"{repository(stage.image or '')}@{exact}"
     return dataclasses.replace(stage, image=image)
+
+
+def _check_base(engine: Engine, stage: Stage, path: Path, root: Path, entry: Entry) -> None:
+    """Raise ImageError if the image below the ``setup`` steps is a local one that is gone."""
+    base = entry.base.get(stage.image or "", "")
+    if base.startswith(lockfile.LOCAL):
+        image_id = base.removeprefix(lockfile.LOCAL)
+        if engine.inspect_image(image_id) is None:
+            raise _gone(engine, stage, path, root, dataclasses.replace(entry, image_id=image_id))
 
 
 def _pinned_base(text: str) -> tuple[str | None, str | None]:

@@ -20,6 +20,7 @@ from pytest_envpar.errors import ConfigError, EnvparError, UsageError
 from pytest_envpar.images import locking
 from pytest_envpar.images.resolve import resolve
 from pytest_envpar.worker.facts import facts_of
+from pytest_envpar.worker.setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -136,6 +137,7 @@ class Supply:
             self._mode,
             progress=self.told.append,
             owner_labels=owner.labels("cache", name),
+            setup=Setup(engine, settings, owner, self._cache_dir, self._environ, self.told.append),
         )
         self.told += locking.settle(locked, must=self._mode != "local")
         facts = facts_of(

@@ -104,7 +104,8 @@ def unchanged(image: PinnedImage, base: PinnedImage) -> None:
 
 def test_one_layer_and_nothing_else(case: Case) -> None:
     (case.root / "seed").write_text("sown")
-    image, told = case.run("cat seed > /made", "rm /etc/debian_version; echo done")
+    steps = ("cat seed > /made", "{ echo x > new; } 2> /told || rm /etc/debian_version; echo done")
+    image, told = case.run(*steps)
     assert told[0] == "setup of stage qa, step 1 of 2: cat seed > /made"
     assert told[-2:] == ["done", f"setup of stage qa is kept as {image.reference}"]
     unchanged(image, case.base)
@@ -112,10 +113,13 @@ def test_one_layer_and_nothing_else(case: Case) -> None:
     assert len(image.info.labels[SETUP]) == 64
     assert case.prints(image, "cat", "/made") == "sown"
     assert "debian_version" not in case.prints(image, "ls", "/etc")
-    again, told = case.run("cat seed > /made", "rm /etc/debian_version; echo done")
+    # The host's own project is there, and cannot be written to.
+    assert "Read-only file system" in case.prints(image, "cat", "/told")
+    assert not (case.root / "new").exists()
+    again, told = case.run(*steps)
     assert (again, told) == (image, [])
     (case.root / "seed").write_text("reaped")
-    other, _ = case.run("cat seed > /made", "rm /etc/debian_version; echo done")
+    other, _ = case.run(*steps)
     assert case.prints(other, "cat", "/made") == "reaped"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import secrets
+import subprocess
 import threading
 import zipfile
 from typing import TYPE_CHECKING
@@ -91,6 +93,7 @@ def test_setup_runs_once_and_again_when_an_input_changed(
     assert len(made()) == 2
 
 
+@pytest.mark.slow
 def test_setup_runs_as_the_stage(project: Project, engine: Engine) -> None:
     """User, variables, place; the project is there and cannot be written to."""
     project.write("here.txt", "x")
@@ -112,14 +115,10 @@ def test_setup_runs_as_the_stage(project: Project, engine: Engine) -> None:
         """,
     )
     before = project.snapshot()
-    # Who does not own the project gets a copy of it, others the host's own.
     first = project.run(SECRET="hush-hush").ok()
     assert "hush-hush" not in first.text + str(image_of(engine, first))
     assert "envpar: x$SECRET\n" in first.err
     assert project.snapshot() == before
-    project.stage("setup = ['{ echo x > new.txt; } 2> /told || true']")
-    project.suite("def test_a(): assert 'Read-only file system' in open('/told').read()").ok()
-    assert not (project.root / "new.txt").exists()
 
 
 def test_a_failing_step_is_told_and_nothing_kept(project: Project, made: Callable[[], list[str]]) -> None:
@@ -166,6 +165,7 @@ def test_one_process_makes_it_while_others_wait(project: Project, made: Callable
     assert len(made()) == 1
 
 
+@pytest.mark.slow
 def test_setup_is_locked_with_its_base(project: Project, engine: Engine, built: list[str]) -> None:
     name = f"envpar-test-setup:{project.root.parent.name[-20:].lower().strip('_-')}"
     engine.tag_image(project.image, name)
@@ -233,6 +233,34 @@ def wheel(folder: Path) -> None:
             "tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         archive.writestr("tiny-1.dist-info/RECORD", "tiny.py,,\n")
+
+
+def test_a_base_that_is_gone_is_told(project: Project, engine: Engine, built: list[str]) -> None:
+    name = f"envpar-test-setup-gone:{secrets.token_hex(6)}"
+    built.append(name)
+    text = f"FROM {project.image}\nRUN echo {name} > /etc/another\n"
+    subprocess.run(
+        ["docker", "build", "-q", "-t", name, "-"], input=text.encode(), check=True, capture_output=True
+    )
+    project.stage(f'image = "{name}"', "setup = ['touch /made']")
+    project.suite(PASSES).ok()
+    for each in engine.list_images({"pytest-envpar.project": str(project.root)}):
+        engine.remove_image(each.name, force=True)
+    engine.remove_image(name, force=True)
+    project.run(CI="true").refused(
+        f"envpar.lock pins {name} to the local image sha256:", "which this engine does not"
+    )
+
+
+def test_containers_of_fixtures_have_it(project: Project) -> None:
+    project.stage("setup = ['echo from-setup > /made']")
+    project.suite(
+        """
+        def test_a(qa_container):
+            assert qa_container.exec(["cat", "/made"], check=True).stdout.strip() in (b"from-setup", "from-setup")
+        """,
+        stage="",
+    ).ok()
 
 
 @pytest.mark.slow
