@@ -16,7 +16,6 @@ FINE, FAILED, USAGE, INTERNAL = 0, 1, 2, 3
 INTERRUPTED = 130
 
 NOT_YET: dict[str, tuple[str, str]] = {
-    "shell": ("enter a stage", "docker run -it --rm IMAGE sh enters its image"),
     "bundle": ("write everything that a run needs into one file", "push the image to a registry"),
     "verify": ("check a bundle", "name images by digest"),
     "replay": ("run a bundle", "run the suite in the stage"),
@@ -101,11 +100,14 @@ def make_parser() -> argparse.ArgumentParser:
         "run", help="pytest, also where only the inside can judge the command line", add_help=False
     )
     _add(commands, "doctor", _doctor, "tell what works on this machine, what does not, and the fix")
+    shell = _add(commands, "shell", _shell, "enter a fresh container of a stage, or run a command in one")
+    shell.add_argument("stage", metavar="STAGE", help="the stage")
+    shell.add_argument("words", metavar="COMMAND", nargs="*", help="a command instead of a shell, behind --")
     ps = _add(commands, "ps", _ps, "list what pytest-envpar has on the engine")
     ps.add_argument("--cache", action="store_true", help="list caches, too")
     prune = _add(commands, "prune", _prune, "remove what dead runs left on the engine")
     prune.add_argument("--cache", action="store_true", help="remove caches that are not in use, too")
-    for command in (ps, prune):
+    for command in (ps, prune, shell):
         command.add_argument("--engine", metavar="URL", help="use this engine instead of the configured one")
     init = _add(commands, "init", _init, "write a commented configuration")
     init.add_argument("--image", metavar="IMAGE", help="the image of the first stage")
@@ -179,6 +181,12 @@ def _doctor(asked: argparse.Namespace) -> int:
     from pytest_envpar.cli import show
 
     return show.doctor(asked.format)
+
+
+def _shell(asked: argparse.Namespace) -> int:
+    from pytest_envpar.cli import shell
+
+    return shell.shell(asked.stage, asked.words, asked.engine)
 
 
 def _ps(asked: argparse.Namespace) -> int:

@@ -470,6 +470,14 @@ class Engine(Protocol):
         """As :meth:`exec_stream`, and the id by which the command's exit code is asked for."""
         ...
 
+    def open_terminal(
+        self, container: str, command: Sequence[str], *, env: Mapping[str, str] = _NO_LABELS
+    ) -> tuple[str, Stream]:
+        """As :meth:`open_exec`, in a terminal: both outputs are one, all of it is standard output of the stream."""
+        ...
+
+    def resize_terminal(self, exec_id: str, *, rows: int, columns: int) -> None: ...
+
     def exec_exit_code(self, exec_id: str) -> int | None:
         """The exit code of a command; ``None`` while it runs."""
         ...

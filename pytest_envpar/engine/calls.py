@@ -118,12 +118,13 @@ class Calls:
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        raw: bool = False,
     ) -> SocketStream:
         headers = None if body is None else {"Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         with translated(doing, self._url):
             response = self._request("POST", path, query=query, headers=headers, body=data, upgrade=True)
-            return SocketStream(response.take_over(), doing, self._url)
+            return SocketStream(response.take_over(), doing, self._url, raw=raw)
 
 
 def label_filter(labels: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
     from pytest_envpar.engine.api import PathStat, Stats
+    from pytest_envpar.engine.stream import SocketStream
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _STAT_HEADER = "x-docker-container-path-stat"
@@ -27,6 +28,23 @@ class DockerLife(Calls):
     def exec_exit_code(self, exec_id: str) -> int | None:
         answer = parse.table(self._json("GET", f"/exec/{exec_id}/json", "exec"))
         return None if answer.get("Running") else int(answer.get("ExitCode") or 0)
+
+    def open_terminal(
+        self, container: str, command: Sequence[str], *, env: Mapping[str, str] = _NOTHING
+    ) -> tuple[str, SocketStream]:
+        doing = f"container {container[:12]}: {command[0]}"
+        body = {
+            **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "Tty"), True),
+            "Cmd": list(command),
+            "Env": [f"{name}={value}" for name, value in env.items()],
+        }
+        made = self._json("POST", f"/containers/{container}/exec", doing, body=body)
+        exec_id = str(parse.table(made).get("Id") or "")
+        start = {"Detach": False, "Tty": True}
+        return exec_id, self._hijack(f"/exec/{exec_id}/start", doing, body=start, raw=True)
+
+    def resize_terminal(self, exec_id: str, *, rows: int, columns: int) -> None:
+        self._done("POST", f"/exec/{exec_id}/resize", "terminal", query={"h": str(rows), "w": str(columns)})
 
     def stop(self, container: str, *, timeout_s: float = 10.0) -> None:
         self._change(container, "stop", t=str(max(0, round(timeout_s))))

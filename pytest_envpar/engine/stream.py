@@ -34,9 +34,10 @@ class SocketStream:
         connection: Taken over whole, with what was already read behind the response's header.
         name: What this is a stream of, for error messages.
         engine: The engine's URL, for error messages.
+        raw: A terminal's stream has no frames: all of it is standard output.
     """
 
-    def __init__(self, connection: Connection, name: str, engine: str) -> None:
+    def __init__(self, connection: Connection, name: str, engine: str, *, raw: bool = False) -> None:
         self._socket = connection.sock
         # Not blocking, and waiting by poll(): a read's time limit must not become a write's.
         self._socket.setblocking(False)
@@ -46,6 +47,7 @@ class SocketStream:
         self._at = 0
         self._frame_stream = _STDOUT
         self._frame_left = 0
+        self._raw = raw
         self._ended = False
         self._closed = False
         # A TLS socket must not be read and written at the same moment; nothing blocks while it has this.
@@ -131,6 +133,9 @@ class SocketStream:
 
     def _take(self) -> tuple[int, bytes] | None:
         """As much output of one stream as is in the buffer; many small frames become one piece."""
+        if self._raw:
+            data, self._buffer, self._at = self._buffer[self._at :], b"", 0
+            return (_STDOUT, data) if data else None
         pieces: list[bytes] = []
         stream = self._frame_stream
         while True:

@@ -27,6 +27,8 @@ _SAME: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^(\x1b\[[0-9;]*m)*envpar: .*\n", re.MULTILINE), ""),
     (re.compile(r"^!+ .*: pytest failed inside stage \w+ !+\n", re.MULTILINE), ""),
     (re.compile(r"0x[0-9a-f]+"), "0xADDRESS"),
+    # Where our fixtures lie, which both sides have.
+    (re.compile(r"(?<= -- )\S*agent/fixtures\.py:"), "OURS:"),
     # Where pytest and the standard library lie.
     (
         re.compile(

@@ -41,6 +41,7 @@ def test_help_names_every_command() -> None:
         "graph",
         "history",
         "matrix",
+        "shell",
         *NOT_YET,
     ):
         assert f"\n    {name} " in text

@@ -53,6 +53,7 @@ def module(provider: Any, stages: Iterable[str]) -> types.ModuleType:
     def add(name: str, scope: str, doc: str, work: Callable[..., Any]) -> None:
         work.__doc__ = doc
         work.__name__ = name
+        work.__module__ = made.__name__  # `--fixtures` groups by it: the same on both sides
         setattr(made, name, pytest.fixture(scope=scope, name=name)(work))  # type: ignore[call-overload]
 
     def stage_facts() -> Any:
