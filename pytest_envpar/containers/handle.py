@@ -56,6 +56,10 @@ class Comparer(Protocol):
 
     def changes(self, container: Container) -> Any: ...
 
+    def diff(self, left: Container, right: Container) -> Any: ...
+
+    def manifest(self, container: Container) -> Any: ...
+
 
 class Container:
     """A running container of this run. A context manager: leaving removes it.
@@ -361,17 +365,25 @@ class Container:
         Returns:
             Changes in the order of their paths, each with ``path`` and ``kind`` (``added``, ``removed``, ``modified``).
         """
-        if self.recipe.comparer is None:
-            raise NotYetError("changes: not available for this container")
-        return self.recipe.comparer.changes(self)
+        return self._comparer.changes(self)
 
     def diff(self, other: Container) -> Any:
-        """How the file system of ``other`` differs from this one's. Not yet available."""
-        raise NotYetError(f"diff: comparing {self.name} with {other.name} is not yet part of this version")
+        """How the file system and the configuration of ``other`` differ from this one's; mounts left out.
+
+        Returns:
+            A comparison: ``changes``, each with ``path``, ``kind``, ``attributes``, ``before`` and ``after``;
+            ``config``; ``not_compared``; and ``route``, the way on which it was found.
+        """
+        return self._comparer.diff(self, other)
 
     def manifest(self) -> Any:
-        """Every path of its file system with type, mode, owner and content digest. Not yet available."""
-        raise NotYetError(f"manifest: that of {self.name} is not yet part of this version")
+        """Every path of its file system; mounts left out.
+
+        Returns:
+            A manifest: iterating gives entries with ``path``, ``type``, ``mode``, ``uid``, ``gid``, ``size`` and
+            ``digest``.
+        """
+        return self._comparer.manifest(self)
 
     def __enter__(self) -> Container:
         return self
@@ -380,6 +392,12 @@ class Container:
         self.remove()
 
     # Inner workings
+
+    @property
+    def _comparer(self) -> Comparer:
+        if self.recipe.comparer is None:
+            raise NotYetError(f"{self.name}: comparing file systems is not available for this container")
+        return self.recipe.comparer
 
     def unpack(self, target: ContainerPath, name: str, tar: IO[bytes]) -> None:
         """What :meth:`copy_in` does, of an archive whose members are ``copy`` and below; ``name`` is the source's.
@@ -470,7 +488,11 @@ class Container:
             )
 
     def _write_through(self, place: PurePosixPath, content: bytes, mode: int) -> None:
-        script = 'mkdir -p "$(dirname "$1")" && rm -f "$1" && cat > "$1" && chmod "$2" "$1"'
+        # What could not be written whole is not left there, above all where there is no room.
+        script = (
+            'mkdir -p "$(dirname "$1")" && rm -f "$1" || exit; '
+            'cat > "$1" && chmod "$2" "$1" || { code=$?; rm -f "$1"; exit $code; }'
+        )
         self.exec(["sh", "-c", script, "sh", str(place), f"{mode:o}"], input=content, check=True)
 
 

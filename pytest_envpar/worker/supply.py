@@ -14,11 +14,11 @@ from pytest_envpar.containers.checkpoint import image_of
 from pytest_envpar.containers.recipe import Recipe
 from pytest_envpar.containers.source import plan_source
 from pytest_envpar.containers.sweep import sweep
-from pytest_envpar.drift.changes import Changes, left_behind
 from pytest_envpar.engine.select import select_engine
 from pytest_envpar.errors import ConfigError, EnvparError, UsageError
 from pytest_envpar.images import locking
 from pytest_envpar.images.resolve import resolve
+from pytest_envpar.worker.comparer import Comparer
 from pytest_envpar.worker.facts import facts_of
 from pytest_envpar.worker.setup import Setup
 
@@ -39,14 +39,6 @@ MOST = 500
 """How many containers one supply may have at once: a loop without an end shall not take the machine down."""
 
 _SWEEP_S = 3.0
-
-
-class _Comparer:
-    """Compares by way of :mod:`pytest_envpar.drift`."""
-
-    def changes(self, container: Container) -> Changes:
-        hidden = container.running.mount_points()
-        return left_behind(container.recipe.engine, container.id, hidden=hidden)
 
 
 class Supply:
@@ -80,6 +72,7 @@ class Supply:
         self._environ = environ
         self._mode = mode or locking.mode_of(environ)
         self._remember = remember
+        self._comparer = Comparer(owner.labels("probe"))
         self._lock = threading.RLock()
         self._recipes: dict[str, Recipe] = {}
         self._live: dict[str, Container] = {}
@@ -158,7 +151,7 @@ class Supply:
             mounts=mounts,
             env={key: self._environ[key] for key in stage.pass_env if key in self._environ},
             ids=(facts.uid, facts.gid),
-            comparer=_Comparer(),
+            comparer=self._comparer,
             remember=self._remember,
         )
 
@@ -191,7 +184,7 @@ class Supply:
             command=command,
             mounts=mounts,
             ids=(facts.uid, facts.gid),
-            comparer=_Comparer(),
+            comparer=self._comparer,
             remember=self._remember,
         )
 
@@ -298,6 +291,10 @@ class Supply:
                 removal.add_done_callback(self._removals.discard)
                 return
         container.remove()
+
+    def settle(self) -> None:
+        """Wait for the removals that are under way."""
+        concurrent.futures.wait(list(self._removals))
 
     def release(self, container: Container) -> None:
         """Let a container stay when all is over."""

@@ -49,12 +49,22 @@ def test_a_container_per_test_module_and_session(project: Project) -> None:
             qa_container.exec(["rm", "/etc/issue"], check=True)
             found = {(str(change.path), change.kind) for change in qa_container.changes()}
             assert found == {("/etc/app.conf", "added"), ("/etc/issue", "removed")}
+        def test_diff_and_manifest(qa_container, envpar_containers):
+            other = envpar_containers.start("qa")
+            other.write("/etc/app.conf", "x")
+            qa_container.exec(["chmod", "600", "/etc/issue"], check=True)
+            found = {(each.path, each.kind) for each in qa_container.diff(other).changes}
+            assert ("/etc/app.conf", "added") in found and ("/etc/issue", "modified") in found
+            assert all(path.startswith("/etc") for path, _ in found), found
+            paths = {entry.path: entry for entry in other.manifest()}
+            assert paths["/etc/app.conf"].size == 1
+            assert not any(path.startswith(os.path.dirname(__file__) + "/") for path in paths)
         """,
         "-p",
         "no:randomly",
         stage="",
     ).ok()
-    assert result.line == "8 passed"
+    assert result.line == "9 passed"
     assert "locked stage qa to" in result.out
     assert (project.root / "envpar.lock").exists()
 

@@ -378,11 +378,14 @@ class Container:
 
     def diff(self, other: "Container") -> Any:
         raise errors.NotYetError(
-            "diff: comparing %s with %s is not yet part of this version" % (self.name, other.name)
+            "diff: comparing %s with %s inside a stage is not yet part of this version"
+            % (self.name, other.name)
         )
 
     def manifest(self) -> Any:
-        raise errors.NotYetError("manifest: that of %s is not yet part of this version" % self.name)
+        raise errors.NotYetError(
+            "manifest: that of %s inside a stage is not yet part of this version" % self.name
+        )
 
     def __enter__(self) -> "Container":
         return self
