@@ -18,7 +18,6 @@ from pytest_envpar.session.memory import Memory
 from pytest_envpar.session.one_stage import INTERRUPT_S, STATUS, OneStage
 from pytest_envpar.session.parity import Parity
 from pytest_envpar.session.signals import exit_status
-from pytest_envpar.worker.agent import leave
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -69,7 +68,6 @@ class StageRun:
         # Also where pytest gives up before it has configured itself.
         for each in launched:
             config.add_cleanup(each.close)
-        leave.quickly()
 
     # --- start ---------------------------------------------------------------------------------------------------
 

@@ -77,3 +77,16 @@ def test_init_writes_what_a_run_uses(project: Project) -> None:
     project.write("test_it.py", "import os\ndef test_a(): assert os.path.exists('/.envpar')\n")
     assert _envpar(project, "init", "--image", project.image, "--stage", "first")["stage"] == "first"
     project.run(stage="first").ok()
+
+
+def test_run_gives_up_what_it_began_for_another_project(project: Project) -> None:
+    # pytest finds its root by the path, and with it another configuration than the one of the working directory.
+    project.write("sub/pytest.ini", "[pytest]\n")
+    settings = (project.root / "envpar.toml").read_text(encoding="utf-8")
+    project.write("sub/envpar.toml", settings + "env = { WHICH = 'sub' }\n")
+    project.write("sub/test_it.py", "import os\ndef test_a(): assert os.environ['WHICH'] == 'sub'\n")
+    result = project.run("sub", command="envpar run", cwd=project.root)
+    # It was begun, is not what is wanted, and nothing of it is left (`run` has looked).
+    result.refused("the working directory", "is outside of the project")
+    result = project.run(".", command="envpar run", cwd=project.root / "sub").ok()
+    assert "1 passed" in result.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,3 +137,33 @@ def test_the_code_under_test_sees_nothing_of_ours(image: str, project: Project) 
             pytest.skip(f"no {image}; run fixtures/setup_engine.py")
     project.stage(f'image = "{image}"')
     project.suite(SUITE, "-q", "-p", "no:cacheprovider").ok()
+
+
+def test_the_interpreter_ends_as_locally(project: Project) -> None:
+    project.stage(top='artifacts = ["out/*"]')
+    project.suite(
+        """
+        import gc, gzip, pathlib
+        pathlib.Path("out").mkdir()
+
+        class Held:
+            def __init__(self):
+                self.me = self
+                self.file = gzip.open("out/held.gz", "wb")
+                self.file.write(b"to the last byte")
+            def __del__(self):
+                write(self.file.name + ".note", "deleted")
+
+        def write(name, text, path=pathlib.Path):
+            path(name).write_text(text)
+
+        HELD = Held()  # in a cycle: the interpreter's last search for garbage finds it
+
+        def test_nothing_is_hidden_from_the_garbage_collector():
+            assert gc.isenabled() and gc.get_freeze_count() == 0 and gc.callbacks == []
+            assert any(each is pathlib.Path for each in gc.get_objects())
+        """
+    ).ok()
+    with gzip.open(project.root / "out" / "held.gz") as file:
+        assert file.read() == b"to the last byte"
+    assert (project.root / "out" / "held.gz.note").read_text() == "deleted"

@@ -6,7 +6,7 @@ import traceback
 import types
 from typing import Any, Dict, List, cast
 
-from . import leave, wire
+from . import wire
 from .channel import Channel
 from .supervisor import WorkerEnds
 
@@ -23,7 +23,6 @@ def run(ends: WorkerEnds, site: str, first: str) -> int:
         first: The same for the front of ``sys.path``, where the image has another pytest.
     """
     channel = Channel(ends)
-    leave.quickly()
     _forget_how_we_started()
     if site:
         sys.path.append(site)
@@ -31,8 +30,6 @@ def run(ends: WorkerEnds, site: str, first: str) -> int:
         sys.path.insert(0, first)
     import pytest  # noqa: F401 - early: the host is still busy with its own start
 
-    # Nothing that is here now will ever be garbage, and nothing of the project's is here yet.
-    leave.freeze()
     init = channel.receive()
     if not isinstance(init, wire.Init) or init.protocol != wire.PROTOCOL:
         sys.stderr.write("pytest-envpar: the agent speaks protocol %d\n" % wire.PROTOCOL)

@@ -1,0 +1,110 @@
+"""What `envpar run` begins before pytest is imported: a guess that has to be sure, and that can be given up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_envpar.cli.run import TolerantStart
+from pytest_envpar.session import launch
+from pytest_envpar.session.launch import Launch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_envpar.config.model import Settings, Stage
+
+CONFIG = (
+    '[stages.qa]\nimage = "x"\n[stages.dev]\nimage = "y"\n[stages.later]\nimage = "z"\nextends = "nowhere"\n'
+)
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the stages that were begun; nothing is started."""
+    names: list[str] = []
+
+    def begin(settings: Settings, stage: Stage, engine: str | None, lock: Any = None) -> str:
+        assert engine is None
+        assert lock is None
+        names.append(stage.name)
+        return stage.name
+
+    monkeypatch.setattr(Launch, "begin", begin)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "envpar.toml").write_text(CONFIG.rpartition("[stages.later]")[0])
+    return names
+
+
+@pytest.mark.parametrize(
+    "args", [["--env=qa"], ["tests", "--env=qa", "-k", "x"], ["--envpar-stage=qa", "-m", "not --slow"]]
+)
+def test_a_plain_command_line_begins(args: list[str], begun: list[str]) -> None:
+    assert launch.early(args, {}) is not None
+    assert begun == ["qa"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["tests"],
+        ["--env", "qa"],  # whose value that is, only pytest can tell
+        ["--env=qa", "--env=dev"],
+        ["--env=qa", "--env-engine=unix:///x"],
+        ["--env=qa", "--env-frozen"],
+        ["--env=qa,dev"],
+        ["--env=all"],
+        ["--env="],
+        ["--env=unknown"],
+        ["--env=qa", "--help"],
+        ["--env=qa", "--version"],
+        ["--env=qa", "--markers"],
+        ["--", "--env=qa"],
+    ],
+    ids=" ".join,
+)
+def test_where_there_is_a_doubt_nothing_begins(args: list[str], begun: list[str]) -> None:
+    assert launch.early(args, {}) is None
+    assert begun == []
+
+
+def test_options_of_the_environment_are_a_doubt(begun: list[str]) -> None:
+    assert launch.early(["--env=qa"], {"PYTEST_ADDOPTS": "-q --env-update"}) is None
+    assert launch.early(["--env=qa"], {"PYTEST_ADDOPTS": "-q"}) is not None
+    assert begun == ["qa"]
+
+
+@pytest.mark.parametrize("text", ["[stages.qa", "[stages.qa]\nimage = 3\n", CONFIG, None])
+def test_mistakes_are_told_later_and_in_one_way(text: str | None, begun: list[str], tmp_path: Path) -> None:
+    if text is None:
+        (tmp_path / "envpar.toml").unlink()
+    else:
+        (tmp_path / "envpar.toml").write_text(text)
+    assert launch.early(["--env=qa"], {}) is None
+    assert begun == []
+
+
+class Begun:
+    """Stands for a launch."""
+
+    def __init__(self, *, serves: bool) -> None:
+        self._serves = serves
+        self.closed = 0
+
+    def serves(self, *_wanted: object) -> bool:
+        return self._serves
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_what_was_begun_is_taken_once_or_closed(serves: bool) -> None:
+    begun: Any = Begun(serves=serves)
+    start: Any = TolerantStart([], begun)
+    assert start.take(None, None, None, None) is (begun if serves else None)
+    assert begun.closed == (0 if serves else 1)
+    assert start.take(None, None, None, None) is None
+    assert begun.closed == (0 if serves else 1)
