@@ -104,7 +104,16 @@ class Begun:
 def test_what_was_begun_is_taken_once_or_closed(serves: bool) -> None:
     begun: Any = Begun(serves=serves)
     start: Any = TolerantStart([], begun)
-    assert start.take(None, None, None, None) is (begun if serves else None)
+    stage: Any = object()
+    assert start.take(None, [stage], None, None) == ((begun,) if serves else None)
     assert begun.closed == (0 if serves else 1)
-    assert start.take(None, None, None, None) is None
+    assert start.take(None, [stage], None, None) is None
     assert begun.closed == (0 if serves else 1)
+
+
+def test_what_was_begun_does_not_serve_several_stages() -> None:
+    begun: Any = Begun(serves=True)
+    start: Any = TolerantStart([], begun)
+    stage: Any = object()
+    assert start.take(None, [stage, stage], None, None) is None
+    assert begun.closed == 1
