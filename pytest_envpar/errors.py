@@ -8,6 +8,7 @@
     │   ├── LockError           the lock file is broken, or is not what the configuration asks for
     │   ├── NoEngineError       no engine answers
     │   └── StageError          an image in which a suite cannot run (no usable Python, ...)
+    │       └── ServiceError    a service of the stage that did not get ready
     ├── CommandError            a command in a container failed, and `check=True` was asked for
     │   └── CommandTimeoutError it did not end in time and was killed
     └── EngineError             the engine failed or went away: exit 3
@@ -22,6 +23,11 @@ Every error says what was wrong, where, and what to do next. The edge decides ho
 from __future__ import annotations
 
 from typing import Any
+
+
+def escaped(line: str) -> str:
+    """Without control characters: what comes from a container does not steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
 
 
 class EnvparError(Exception):
@@ -101,6 +107,12 @@ class StageError(UsageError):
     """The suite cannot run in this stage's image."""
 
     code = "stage"
+
+
+class ServiceError(StageError):
+    """A service of a stage could not be started, ended early, or was not ready in time."""
+
+    code = "service"
 
 
 class CommandError(EnvparError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_envpar import options
-from pytest_envpar.worker.agent import marks
+from pytest_envpar.worker.agent import marks, services
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -51,9 +51,11 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register our markers, and the gate if it was asked for."""
+    """Register our markers and fixtures, and the gate if it was asked for."""
     for line in marks.LINES:
         config.addinivalue_line("markers", line)
+    if not config.pluginmanager.has_plugin("envpar-run"):
+        config.pluginmanager.register(services.module(None), "envpar-services")
     if getattr(config.option, options.DRIFT.dest, None):
         from pytest_envpar.session import gate
 

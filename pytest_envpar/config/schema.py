@@ -232,7 +232,6 @@ STAGE = Table(
             Nested(SERVICE, "named"),
             "Containers that run beside the stage's own.",
             example='{ db = { image = "postgres:16" } }',
-            later="start the service yourself and pass its address with env or pass-env",
         ),
     ),
     one_of=(("image",), ("build",)),

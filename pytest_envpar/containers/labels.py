@@ -15,12 +15,24 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pytest_envpar.images.tags import CACHE, KIND, LABEL_PREFIX, PROJECT, STAGE, USER, label_text
+from pytest_envpar.images.tags import CACHE, KIND, LABEL_PREFIX, PROJECT, SERVICE, STAGE, USER, label_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CACHE", "KIND", "LABEL_PREFIX", "PROJECT", "RUN", "STAGE", "USER", "Kind", "Owner", "is_dead"]
+__all__ = [
+    "CACHE",
+    "KIND",
+    "LABEL_PREFIX",
+    "PROJECT",
+    "RUN",
+    "SERVICE",
+    "STAGE",
+    "USER",
+    "Kind",
+    "Owner",
+    "is_dead",
+]
 
 RUN = LABEL_PREFIX + "run"
 _HOST = LABEL_PREFIX + "host"

@@ -131,6 +131,7 @@ def start_container(
     stdin: bool = True,
     attach: bool = True,
     ports: tuple[str, ...] = (),
+    network: str | None = None,
 ) -> RunningContainer:
     """Create, fill, attach to and start a container of ``stage``; if any step fails, nothing is left.
 
@@ -146,6 +147,8 @@ def start_container(
         name: See :func:`container_name`; made up if ``None``.
         workdir: Working directory of the command; default: the stage's, else the project root inside.
         ports: Published on the loopback address, as ``5432/tcp``.
+        network: The run's own network, where the services are. It takes the place of ``network = "none"``, and comes
+            first beside a network that the stage names.
 
     Raises:
         StageError: The image or a key of the stage makes the container impossible; the message names the key.
@@ -177,7 +180,7 @@ def start_container(
             env={**stage.env, **env},
             user=stage.user,
             workdir=workdir or stage.workdir,
-            network=stage.network,
+            network=network or stage.network,
             mounts=tuple(all_mounts),
             tmpfs=all_tmpfs,
             read_only=stage.read_only,
@@ -206,6 +209,8 @@ def start_container(
                     labels=source_labels,
                     read_only=stage.read_only,
                 )
+            if network is not None and stage.network not in (None, "none"):
+                engine.connect_network(stage.network, container_id)
             for path, archive in archives:
                 engine.put_archive(container_id, path, archive)
             stream = None

@@ -214,7 +214,8 @@ class ContainerInfo:
     ``5432/tcp`` to the addresses of the engine's host that it is published at; ``health`` is ``starting``, ``healthy``,
     ``unhealthy``, or empty without a health check. ``mounts`` are container paths at which something else than the
     image's files is seen, each with what it is (``volume``, ``bind``, ``tmpfs``). ``cap_drop`` are capabilities that
-    its processes do not have, as they were named.
+    its processes do not have, as they were named. ``finished_at`` is when it ended, in
+    seconds since 1970 by the engine's clock.
     """
 
     id: str
@@ -234,6 +235,7 @@ class ContainerInfo:
     config: RunConfig = dataclasses.field(default_factory=RunConfig)
     mounts: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
     cap_drop: tuple[str, ...] = ()
+    finished_at: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

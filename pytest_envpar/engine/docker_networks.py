@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import calendar
 import contextlib
-import time
 from typing import TYPE_CHECKING
 
 from pytest_envpar.engine import parse
@@ -68,24 +66,4 @@ class DockerNetworks(Calls):
 def _log_line(line: bytes) -> LogLine:
     """``2026-01-31T12:00:00.123456789Z text``; Podman writes the offset of its own time zone instead of ``Z``."""
     stamp, _, text = line.partition(b" ")
-    return LogLine(unix_time(stamp.decode("ascii", "replace")), text.rstrip(b"\r"))
-
-
-def unix_time(stamp: str) -> float:
-    """Seconds of an RFC 3339 time with any number of digits behind the point; 0 for what is none."""
-    day, _, rest = stamp.partition("T")
-    clock, offset = rest, 0
-    for sign in ("Z", "+", "-"):
-        head, found, zone = rest.partition(sign)
-        if found:
-            clock = head
-            with contextlib.suppress(ValueError):
-                hours, _, minutes = zone.partition(":")
-                offset = (int(hours) * 60 + int(minutes)) * (-60 if sign == "-" else 60) if zone else 0
-            break
-    whole, _, fraction = clock.partition(".")
-    try:
-        seconds = calendar.timegm(time.strptime(f"{day}T{whole}", "%Y-%m-%dT%H:%M:%S"))
-        return seconds - offset + (int(fraction) / 10 ** len(fraction) if fraction else 0.0)
-    except ValueError:
-        return 0.0
+    return LogLine(parse.unix_time(stamp.decode("ascii", "replace")), text.rstrip(b"\r"))

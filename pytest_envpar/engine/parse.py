@@ -7,11 +7,14 @@ every version adds something.
 from __future__ import annotations
 
 import base64
+import calendar
+import contextlib
 import hashlib
 import json
 import os
 import socket
 import stat
+import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -240,6 +243,7 @@ def container_info(answer: Any) -> ContainerInfo:
         exit_code=int(state.get("ExitCode") or 0) if ended else None,
         oom_killed=bool(state.get("OOMKilled")),
         error=str(state.get("Error") or ""),
+        finished_at=unix_time(str(state.get("FinishedAt") or "")) if ended else 0.0,
         labels=labels(table(data.get("Config")).get("Labels")),
         ip_addresses={name: address for name, address in addresses.items() if address},
         ports=_ports(table(data.get("NetworkSettings")).get("Ports")),
@@ -310,6 +314,26 @@ def path_stat(header: str) -> PathStat | None:
     mode |= next((ours for bit, ours in _GO_TYPES if told & bit), stat.S_IFREG)
     mode |= sum(ours for bit, ours in _GO_FLAGS if told & bit)
     return PathStat(mode, int(data.get("size") or 0), str(data.get("linkTarget") or ""))
+
+
+def unix_time(stamp: str) -> float:
+    """Seconds of an RFC 3339 time with any number of digits behind the point; 0 for what is none."""
+    day, _, rest = stamp.partition("T")
+    clock, offset = rest, 0
+    for sign in ("Z", "+", "-"):
+        head, found, zone = rest.partition(sign)
+        if found:
+            clock = head
+            with contextlib.suppress(ValueError):
+                hours, _, minutes = zone.partition(":")
+                offset = (int(hours) * 60 + int(minutes)) * (-60 if sign == "-" else 60) if zone else 0
+            break
+    whole, _, fraction = clock.partition(".")
+    try:
+        seconds = calendar.timegm(time.strptime(f"{day}T{whole}", "%Y-%m-%dT%H:%M:%S"))
+        return seconds - offset + (int(fraction) / 10 ** len(fraction) if fraction else 0.0)
+    except ValueError:
+        return 0.0
 
 
 def listed_container(item: Any) -> Listed:

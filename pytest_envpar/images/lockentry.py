@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_envpar.images import lockfile
 from pytest_envpar.images.lockfile import Entry
 from pytest_envpar.images.pinned import pin, same_platform
+from pytest_envpar.images.services import references
 from pytest_envpar.images.tags import INPUT, SETUP
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ def edits_of(entry: Entry, stage: Stage, root: Path) -> tuple[str, ...]:
         found.append("setup steps added")
     if entry.setup is not None and not stage.setup:
         found.append("setup steps removed")
+    images = references(stage)
+    found += [f"service image added: {image}" for image in sorted(images - entry.services.keys())]
+    found += [f"service image removed: {image}" for image in sorted(entry.services.keys() - images)]
     return tuple(found)
 
 
@@ -151,6 +155,11 @@ def difference(old: Entry, new: Entry) -> str:
     elif old.image_id != new.image_id:
         parts.append(f"image id {short(old.image_id)} -> {short(new.image_id)}")
     parts += changes_of(old, new)
+    parts += [
+        f"service image {image} {short(old.services.get(image))} -> {short(new.services.get(image))}"
+        for image in sorted(old.services.keys() | new.services.keys())
+        if old.services.get(image) != new.services.get(image)
+    ]
     if old.layers != new.layers:
         parts.append(layers_that_differ(old.layers, new.layers))
     return ", ".join(parts)

@@ -76,6 +76,7 @@ class Entry:
         layers: The diff IDs of the layers, bottom first.
         base: What a build, or the layer of ``setup`` steps, starts from: reference to digest, or to ``local`` and image
             id where no registry gave it.
+        services: The images of the services, in the same form.
     """
 
     reference: str | None
@@ -89,6 +90,7 @@ class Entry:
     packages: str | None = None
     layers: tuple[str, ...] = ()
     base: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    services: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,13 +114,15 @@ def render(lock: Lock) -> str:
             lines.append("layers = [\n")
             lines += [f"  {_string(layer)},\n" for layer in entry.layers]
             lines.append("]\n")
-        if entry.base:
-            lines.append(f"\n[stages.{name}.base]\n")
-            lines += [f"{_string(key)} = {_string(entry.base[key])}\n" for key in sorted(entry.base)]
+        for table, pins in (("base", entry.base), ("services", entry.services)):
+            if pins:
+                lines.append(f"\n[stages.{name}.{table}]\n")
+                lines += [f"{_string(key)} = {_string(pins[key])}\n" for key in sorted(pins)]
     return "".join(lines)
 
 
 _TEXTS = ("reference", "build", "digest", "image_id", "platform", "inputs", "setup", "manifest", "packages")
+_PINNED = {"base": "base", "services": "service image"}
 _HASHES = ("digest", "image_id", "inputs", "setup", "manifest", "packages")
 
 
@@ -207,7 +211,8 @@ class _Reader:
         if ("reference" in values) == ("build" in values):
             raise self.error("", f"stage {name!r} needs exactly one of 'reference' and 'build'", name)
         values["layers"] = self._layers(name, table.pop("layers", []))
-        values["base"] = self._base(name, table.pop("base", {}))
+        for pins in ("base", "services"):
+            values[pins] = self._pins(name, pins, table.pop(pins, {}))
         for unknown in table:
             raise self.error(unknown, f"stage {name!r}: unknown key {_shown(unknown)}", name)
         return Entry(**{"reference": None, "build": None, "digest": None, **values})
@@ -233,14 +238,14 @@ class _Reader:
                 )
         return tuple(value)
 
-    def _base(self, stage: str, value: Any) -> Mapping[str, str]:
+    def _pins(self, stage: str, name: str, value: Any) -> Mapping[str, str]:
         if not isinstance(value, dict):
-            raise self.error("base", f"stage {stage!r}: base is {_shown(value)}, expected a table", stage)
+            raise self.error(name, f"stage {stage!r}: {name} is {_shown(value)}, expected a table", stage)
         for key, pinned in value.items():
             if not isinstance(pinned, str) or not _SHA.match(pinned.removeprefix(LOCAL)):
                 raise self.error(
                     key,
-                    f"stage {stage!r}: the base {_shown(key)} is {_shown(pinned)}, which is no digest",
+                    f"stage {stage!r}: the {_PINNED[name]} {_shown(key)} is {_shown(pinned)}, which is no digest",
                     stage,
                 )
         return MappingProxyType(dict(value))

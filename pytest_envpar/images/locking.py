@@ -29,6 +29,7 @@ from pytest_envpar.images.lockentry import (
 from pytest_envpar.images.lockfile import Entry, Lock
 from pytest_envpar.images.pinned import parse_reference, pin, repository, same_platform
 from pytest_envpar.images.resolve import resolve
+from pytest_envpar.images.services import pins_of, references, resolve_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +83,7 @@ def decide(entry: Entry | None, edits: Sequence[str], mode: Mode) -> Action:
 
 
 def fetch(engine: Engine, stage: Stage, progress: Progress | None = None) -> None:
-    """Pull what the stage's tag, or the tags its Dockerfile starts from, mean today.
+    """Pull what the stage's tag, or the tags its Dockerfile starts from, and those of its services mean today.
 
     An image that the engine has from no registry is what its tag means; that it cannot be pulled is only told.
 
@@ -90,14 +91,14 @@ def fetch(engine: Engine, stage: Stage, progress: Progress | None = None) -> Non
         ImageError: An image cannot be pulled.
         EngineError: The engine failed.
     """
-    references: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()
     if stage.image is not None:
-        references = (stage.image,)
+        wanted = (stage.image,)
     elif stage.build is not None:
         from pytest_envpar.images.build import bases_of
 
-        references = bases_of(stage.build)
-    for reference in references:
+        wanted = bases_of(stage.build)
+    for reference in dict.fromkeys((*wanted, *sorted(references(stage)))):
         try:
             pull_reference(engine, stage, reference, progress)
         except ImageError:
@@ -119,6 +120,7 @@ class Locked:
         why: What was found to have changed since ``old``, each for what it is.
         told: Lines that the user must see: a tag that moved.
         remarks: Lines for the header: what is as it has to be and yet worth knowing.
+        services: The image of each service, present on the engine.
     """
 
     stage: Stage
@@ -131,6 +133,7 @@ class Locked:
     why: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    services: Mapping[str, PinnedImage] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def pending(self) -> bool:
@@ -149,7 +152,7 @@ def resolve_stage(
     lock: Lock | None = None,
     setup: Callable[[Stage, PinnedImage], PinnedImage] | None = None,
 ) -> Locked:
-    """The image of ``stage`` by the rules of the lock, present on the engine.
+    """The images of ``stage`` and its services by the rules of the lock, present on the engine.
 
     Args:
         settings: The configuration; it names the lock file.
@@ -164,6 +167,25 @@ def resolve_stage(
         ImageError: The image cannot be had, or is not the locked one.
         EngineError: The engine failed.
     """
+    locked = _resolve_own(engine, stage, settings, mode, progress, owner_labels, lock, setup)
+    if not stage.services:
+        return locked
+    pins = {} if locked.old is None or mode == "update" else locked.old.services
+    images = resolve_services(engine, stage, locked.root, pins, progress)
+    entry = dataclasses.replace(locked.entry, services=pins_of(images))
+    return dataclasses.replace(locked, entry=entry, services=images)
+
+
+def _resolve_own(
+    engine: Engine,
+    stage: Stage,
+    settings: Settings,
+    mode: Mode,
+    progress: Progress | None,
+    owner_labels: Mapping[str, str],
+    lock: Lock | None,
+    setup: Callable[[Stage, PinnedImage], PinnedImage] | None,
+) -> Locked:
     path, root = lock_path(settings), settings.root
     lock = lock or lockfile.read(path) or Lock()
     old = lock.stages.get(stage.name)

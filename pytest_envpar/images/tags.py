@@ -11,6 +11,7 @@ STAGE = LABEL_PREFIX + "stage"
 USER = LABEL_PREFIX + "user"
 INPUT = LABEL_PREFIX + "input"
 SETUP = LABEL_PREFIX + "setup"
+SERVICE = LABEL_PREFIX + "service"
 
 CACHE = "cache"
 """The kind of objects that outlive their run on purpose and are removed by ``envpar prune --cache`` only."""

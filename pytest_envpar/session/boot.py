@@ -84,6 +84,7 @@ class Boot:
             "stage": self._stage,
             "stages": self._places.stage_names,
             "facts": self._places.facts,
+            "services": self._services(),
         }
 
     def _arguments(self) -> list[str]:
@@ -106,6 +107,12 @@ class Boot:
     def expects_plan(self) -> bool:
         """Whether the inside runs nothing before it is told what."""
         return self.waits or self.others_select()
+
+    def _services(self) -> dict[str, Any]:
+        services = self._places.services
+        if services is None:
+            return {}
+        return {name: {"host": facts.host, "port": facts.port} for name, facts in services.facts.items()}
 
     def others_select(self) -> bool:
         """Whether a plugin on the host may drop or reorder items, so that the inside has to wait for a plan."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from pytest_envpar.errors import escaped as escaped  # noqa: PLC0414 - is asked for here, too
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -92,8 +94,3 @@ def text(what: str, stage: str, death: Death) -> str:
             lines.append(f"  ... {len(tail) - _TAIL_LINES} more lines")
         lines += [f"  {escaped(line)}" for line in tail[-_TAIL_LINES:]]
     return "\n".join(lines)
-
-
-def escaped(line: str) -> str:
-    """Without control characters: what comes from a container does not steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)

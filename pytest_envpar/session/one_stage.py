@@ -13,6 +13,7 @@ from pytest_envpar.session.boot import Boot
 from pytest_envpar.session.hearing import EXIT_S, Hearing
 from pytest_envpar.session.items import Collection, VirtualItem
 from pytest_envpar.session.link import MAX_RESTARTS, Ended, Link
+from pytest_envpar.session.service_reports import ServiceReports
 from pytest_envpar.session.summary import Summary
 from pytest_envpar.worker.agent import wire
 
@@ -100,6 +101,7 @@ class OneStage:
         """The exit status this stage insists on."""
         self._config = config
         self._words = [str(word) for word in known.file_or_dir]
+        self._services = ServiceReports(launched.places)
         self._nodeids: list[str] = []
         self._done: set[int] = set()
         self._death: crash.Death | None = None
@@ -305,6 +307,7 @@ class OneStage:
                     message.stop,
                     message.duration,
                 )
+                self._services.add(report)
                 hook.pytest_runtest_logreport(report=self._marked(report))
             elif isinstance(message, wire.Start) and message.index == index:
                 started = True
@@ -337,6 +340,7 @@ class OneStage:
             category, letter, word = message.status
             status = (category, letter, (word[0], word[1]) if isinstance(word, list) else word)
             report.__dict__[STATUS] = status  # reports take extra attributes
+        self._services.add(report)
         if not self.alone:
             report.nodeid += self.suffix
             report.location = (*report.location[:2], report.location[2] + self.suffix)
@@ -363,6 +367,7 @@ class OneStage:
         else:
             text = crash.text(item.nodeid, self.name, death)
             report = crash.report(item.nodeid, item.location, item.keywords_seen, text)
+            self._services.add(report)
             hook.pytest_runtest_logreport(report=self._marked(report))
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         self._done.add(item.index)
@@ -512,5 +517,6 @@ class OneStage:
     def look(self) -> None:
         """Ask the container, before it goes, what the suite left in it."""
         self.summary.unseen = len(self.hearing.unseen)
+        self.summary.notes += self._services.notes()
         if self.started and not self.hearing.interrupted:
             self.summary.look(self.places, self.launch.settings, self.link)

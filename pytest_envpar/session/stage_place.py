@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_envpar.config.model import Settings, Stage
+    from pytest_envpar.containers.services import Services
     from pytest_envpar.engine.api import Engine
     from pytest_envpar.images.pinned import PinnedImage
     from pytest_envpar.session.desk import Desk
@@ -63,6 +65,7 @@ class StagePlaces:
         self._engine: Engine | None = None
         self._ground: Ground | None = None
         self._site: Site | None = None
+        self._services: Services | None = None
         self._lock = threading.Lock()
         self._sweeper: threading.Thread | None = None
         self._cancelled = False
@@ -89,10 +92,12 @@ class StagePlaces:
                 mode=self._mode,
                 environ=self._environ,
             )
-            self._site = start.start(self._ground, self._environ)
+            self._services = start.start_services(self._ground)
+            self._site = start.start(self._ground, self._environ, services=self._services)
+            if self._services is not None:
+                self._services.wait_ready(self._site.vantage())
         except BaseException:
-            self._engine = None
-            engine.close()
+            self.close()
             raise
         # Leftovers of dead runs go while this run works; nobody waits for it.
         self._sweeper = threading.Thread(target=self._sweep, args=(engine,), name="envpar-sweep", daemon=True)
@@ -144,7 +149,7 @@ class StagePlaces:
         if self._site is not None:
             self._site.close()
             self._site = None
-        self._site = start.start(self._ground, self._environ)
+        self._site = start.start(self._ground, self._environ, services=self._services)
         return self._site
 
     @property
@@ -176,6 +181,11 @@ class StagePlaces:
         return self._site
 
     @property
+    def services(self) -> Services | None:
+        """The stage's services, which outlive its containers."""
+        return self._services
+
+    @property
     def pycache(self) -> str | None:
         """Where bytecode goes (container path) if the project's folder inside is the host's own and writable."""
         ground = self._ground
@@ -200,18 +210,26 @@ class StagePlaces:
         ]
         if plan.why:
             lines.append(f"envpar: {plan.why}")
+        if ground.locked.services:
+            named = (f"{name} {image.short()}" for name, image in ground.locked.services.items())
+            lines.append(f"envpar: services {', '.join(named)}")
         lines += [f"envpar: {remark}" for remark in ground.locked.remarks]
         return lines
 
     def close(self) -> None:
-        """Remove the container and what belongs to it, and let go of the engine."""
+        """Remove the container, the services and what belongs to them, and let go of the engine."""
         with self._lock:
             site, self._site = self._site, None
+            services, self._services = self._services, None
             engine, self._engine = self._engine, None
         try:
-            self.worker_gone()
-            if site is not None:
-                site.close()
+            with contextlib.ExitStack() as stack:
+                if services is not None:
+                    # After the stage's own container: it is on their network.
+                    stack.callback(services.close)
+                self.worker_gone()
+                if site is not None:
+                    site.close()
         except EnvparError as error:
             sys.stderr.write(
                 f"envpar: could not remove everything; the next run tries again: {error.message}\n"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from pytest_envpar.config.model import Settings, Stage
     from pytest_envpar.containers.labels import Owner
+    from pytest_envpar.containers.readiness import Vantage
+    from pytest_envpar.containers.services import Services
     from pytest_envpar.engine.api import ContainerInfo, Engine, Mount, Progress
     from pytest_envpar.images.pinned import PinnedImage
 
@@ -62,6 +64,12 @@ class Site:
     container: RunningContainer
     client: Client
     paths: PathMap
+
+    def vantage(self) -> Vantage:
+        """The container as a place to ask its services from."""
+        from pytest_envpar.containers.readiness import Vantage
+
+        return Vantage(self.ground.engine, self.container.id, str(self.ground.probe.python))
 
     def autopsy(self) -> str | None:
         """Why the container is gone, as far as the engine can tell."""
@@ -159,12 +167,34 @@ def prepare(
     return Ground(engine, stage, image, found, payload, plan, owner, locked, kept)
 
 
-def start(ground: Ground, environ: Mapping[str, str], on_start: Callable[[], None] | None = None) -> Site:
+def start_services(ground: Ground) -> Services | None:
+    """Begin to start the services of the stage; ``None`` if it has none. Who gets them closes them.
+
+    Raises:
+        ServiceError: What is configured does not go together.
+        EngineError: The engine failed.
+    """
+    if not ground.stage.services:
+        return None
+    from pytest_envpar.containers.services import Services
+
+    services = Services(ground.engine, ground.stage, ground.locked.services, ground.owner)
+    services.start()
+    return services
+
+
+def start(
+    ground: Ground,
+    environ: Mapping[str, str],
+    on_start: Callable[[], None] | None = None,
+    services: Services | None = None,
+) -> Site:
     """Start one container and its agent.
 
     Args:
         environ: The host's environment, from which ``pass-env`` is taken.
         on_start: Called once the container runs.
+        services: Whose network the container joins, and which the suite is told of.
 
     Raises:
         StageError: A key of the stage makes the container impossible.
@@ -185,8 +215,12 @@ def start(ground: Ground, environ: Mapping[str, str], on_start: Callable[[], Non
         ),
         source_plan=ground.plan,
         mounts=(payload.mount,) if ground.bytecode is None else (payload.mount, ground.bytecode),
-        env={name: environ[name] for name in ground.stage.pass_env if name in environ},
+        env={
+            **({} if services is None else services.env),
+            **{name: environ[name] for name in ground.stage.pass_env if name in environ},
+        },
         tmpfs={SCRATCH: "rw,mode=1777,size=64m"},
+        network=None if services is None else services.network,
     )
     if on_start is not None:
         on_start()

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine
 
 SOURCE = Path(__file__).parents[2]
+sys.path.insert(0, str(SOURCE / "fixtures"))
+from provision import SetupError, bases  # noqa: E402
+from provision.client import Client  # noqa: E402
+from provision.machine import Machine  # noqa: E402
+
 BASE_IMAGES = ("envpar-base:py3.11", "base:bookworm", "python:3.11-slim")
 DOCKER = "unix:///var/run/docker.sock"
 OURS = ("Traceback (most recent call last)", "INTERNALERROR", "pytest_envpar/session", "pytest_envpar/worker")
@@ -201,6 +206,18 @@ def image(engine: Engine) -> str:
             return name
     missing(f"none of {', '.join(BASE_IMAGES)}; run fixtures/setup_engine.py")
     raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def servers(engine: Engine) -> str:
+    """The name of an image with PostgreSQL, Redis and nginx; made on first use, which takes about a minute."""
+    machine = Machine.this(say=lambda _: None)
+    try:
+        with machine.one_at_a_time():
+            return bases.ensure_services(machine, Client(DOCKER))
+    except SetupError as error:
+        missing(f"no image with servers: {error}")
+        raise
 
 
 @pytest.fixture

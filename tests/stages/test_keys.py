@@ -314,17 +314,6 @@ def test_extends(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "shown"),
-    [
-        ('services = { db = { image = "postgres:16" } }', "services"),
-    ],
-)
-def test_keys_of_later_versions_are_refused(lines: str, shown: str, project: Project) -> None:
-    project.stage(lines)
-    project.suite("def test_a(): pass").refused(shown, "[not-yet]", "hint: ")
-
-
-@pytest.mark.parametrize(
     "option",
     [
         "--env-pollution",

@@ -9,7 +9,7 @@ from typing import Any, Dict, Generator, List, Optional
 import pytest
 from _pytest._io import TerminalWriter
 
-from . import marks, wire
+from . import marks, services, wire
 from .channel import Channel
 from .describe import Describer
 from .quiet import QuietReporter, TextSink
@@ -63,6 +63,7 @@ class Inside:
         config.option.color = "yes" if self._options["markup"] else "no"
         for line in marks.LINES:
             config.addinivalue_line("markers", line)
+        config.pluginmanager.register(services.module(self._options["services"]), "envpar-services")
         self._live = config.getoption("capture", "fd") in ("no", "tee-sys")
         self._channel.live = self._live
 
