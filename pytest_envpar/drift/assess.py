@@ -41,7 +41,7 @@ def assess(
     *,
     formats: Sequence[PackageFormat] | None = None,
     inventories: tuple[Sequence[Package], Sequence[Package]] | None = None,
-    instruction_of: Callable[[str], str | None] | None = None,
+    instruction_of: Callable[[Change], str | None] | None = None,
     classify: Callable[[Change, Level], Level | None] | None = None,
 ) -> Drift:
     """Say what a comparison means.
@@ -50,7 +50,7 @@ def assess(
         left: The left side's files, for package databases and contents; None if nothing of them can differ.
         formats: Package formats; our own by default.
         inventories: The packages of both sides, where there are no files to find them in.
-        instruction_of: Which instruction made the layer that a path is from, where the producer knows.
+        instruction_of: Which instruction made the layer that a path that differs is from, where that is known.
         classify: A second opinion on the level of a path that no package owns; None leaves ours.
 
     Raises:
@@ -243,7 +243,7 @@ def _file(
     change: Change,
     groups: _Groups,
     altered: set[str],
-    instruction_of: Callable[[str], str | None] | None,
+    instruction_of: Callable[[Change], str | None] | None,
     classify: Callable[[Change, Level], Level | None] | None,
 ) -> FileFinding:
     key = groups.key_of.get(change.path, "")
@@ -254,7 +254,7 @@ def _file(
     level = _path_level(change.path)
     if classify is not None:
         level = classify(change, level) or level
-    instruction = instruction_of(change.path) if instruction_of is not None else None
+    instruction = instruction_of(change) if instruction_of is not None else None
     return FileFinding(change, level, instruction=instruction or "")
 
 

@@ -127,6 +127,18 @@ class LayersTree:
                 continue
         return tuple(sorted(name for name, there in names.items() if there))
 
+    def layer_of(self, path: str) -> int | None:
+        """The number of the layer, the lowest is 0, that has a path as it is; None if none has it.
+
+        Args:
+            path: Without links on the way.
+        """
+        place = self._file(path)
+        tops = self._merged["/"]
+        found = (index for index, top in enumerate(tops) if place is not None and place == top + path)
+        index = next(found, None)
+        return None if index is None else len(tops) - 1 - index
+
     def _look(self, path: str) -> tuple[Type, str] | None:
         if self._merged.get(path):
             return "directory", ""

@@ -18,6 +18,8 @@ HIGHEST_FIRST: tuple[Level, ...] = tuple(reversed(LEVELS))
 SIGNS = {"added": "+", "removed": "-", "modified": "~"}
 MANY = 3
 """More paths than this of one instruction are one line."""
+_STEP = 60
+"""Characters of an instruction; the JSON has all of it."""
 MANY_SIBLINGS = 10
 """More paths than this in one folder are one line."""
 
@@ -118,6 +120,10 @@ def summary(drift: Drift) -> str:
     return text
 
 
+def _short(instruction: str) -> str:
+    return instruction if len(instruction) <= _STEP else instruction[: _STEP - 1] + "…"
+
+
 def _value(value: str | None) -> str:
     return "(not set)" if value is None else f'"{value}"'
 
@@ -133,7 +139,7 @@ def _file_lines(files: Sequence[FileFinding]) -> list[Line]:
             rest += group
             continue
         paths = tuple(change_text(file.change) for file in group)
-        text = f"{number(len(paths), 'path')} from {instruction}: {', '.join(paths[:MANY])}, …"
+        text = f"{number(len(paths), 'path')} from {_short(instruction)}: {', '.join(paths[:MANY])}, …"
         found.append(Line(level, text, "file", group[0].change.path, paths))
     return found + _together(_folded(sorted(rest, key=lambda file: file.change.path.split("/"))))
 
@@ -175,7 +181,7 @@ def _folded(files: Sequence[FileFinding]) -> list[Line]:
         if file.owner:
             text += f", of {file.owner.partition(':')[2]}"
         if file.instruction:
-            text += f", from {file.instruction}"
+            text += f", from {_short(file.instruction)}"
         diff = change.path if "content" in change.attributes else ""
         found.append(Line(file.level, text, "file", change.path, inside, diff))
         at = end

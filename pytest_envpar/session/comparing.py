@@ -17,7 +17,7 @@ from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import archive_side, container_side, image_side, lock_side, of_image
 from pytest_envpar.drift.tar import TarError
 from pytest_envpar.errors import LockError, NoEngineError, UsageError
-from pytest_envpar.images import locking
+from pytest_envpar.images import lineage, locking
 from pytest_envpar.images.lockfile import Lock, read
 from pytest_envpar.session import sides as names
 
@@ -130,7 +130,15 @@ class Comparer:
                     looking.tree_of(first, wanted, resources, labels),
                     looking.tree_of(second, wanted, resources, labels),
                 )
-            drift = assess(compared, *trees, policy, formats=self._formats, classify=self._classify)
+            steps = (self._steps(first, trees[0]), self._steps(second, trees[1]))
+            drift = assess(
+                compared,
+                *trees,
+                policy,
+                formats=self._formats,
+                instruction_of=lambda change: steps[change.after is not None](change.path),
+                classify=self._classify,
+            )
             shown = _diffs(drift, *trees) if diffs else {}
         return Answer(drift, shown)
 
@@ -147,6 +155,25 @@ class Comparer:
         if named.kind == "stage":
             return of_image(engine, self._image_of(named.name), named.text)
         return image_side(engine, named.name, name=named.text)
+
+    def _steps(self, side: Side, tree: Tree | None) -> Callable[[str], str | None]:
+        """Which instruction made the layer that a path is from. The engine is asked at the first question."""
+        told: list[tuple[str, ...]] = []
+
+        def step(path: str) -> str | None:
+            # Of an image with one layer it would be said of everything.
+            if not isinstance(tree, looking.LayersTree) or side.engine is None or len(side.diff_ids) < 2:
+                return None
+            if not told:
+                info = side.engine.inspect_image(side.image_id)
+                record = (
+                    lineage.remember(self._open_ledger(), side.engine, info) if info is not None else None
+                )
+                told.append(tuple(layer.instruction for layer in record.layers) if record is not None else ())
+            number = tree.layer_of(path)
+            return told[0][number] if number is not None and 0 < number < len(told[0]) else None
+
+        return step
 
     def _locked(self, named: names.Named) -> Side:
         assert self._settings is not None

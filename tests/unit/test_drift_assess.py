@@ -212,8 +212,10 @@ def test_a_hook_may_correct_a_level_and_a_layer_names_its_instruction() -> None:
         assert level == "file"
         return "config" if change.path.startswith("/models/") else None
 
-    made_by = {"/models/a.bin": "COPY models /models"}
-    drift = assess(compared(one, other), one, other, PLAIN, classify=classify, instruction_of=made_by.get)
+    def made_by(change: Change) -> str | None:
+        return {"/models/a.bin": "COPY models /models"}.get(change.path)
+
+    drift = assess(compared(one, other), one, other, PLAIN, classify=classify, instruction_of=made_by)
     assert [(each.level, each.instruction) for each in drift.files] == [("config", "COPY models /models")]
 
 

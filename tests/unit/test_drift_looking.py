@@ -117,6 +117,7 @@ def test_folders_of_layers_are_merged(tmp_path: Path) -> None:
     assert tree.list("/lib") == ("x",)
     assert tree.list("/none") == ()
     assert tree.read("/", 10) is None
+    assert [tree.layer_of(path) for path in ("/etc/a", "/etc/b", "/etc", "/none")] == [1, 0, 1, None]
 
 
 def test_a_link_never_leads_out_of_the_layers(tmp_path: Path) -> None:
