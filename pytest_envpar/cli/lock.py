@@ -164,11 +164,12 @@ def _ready(settings: Settings, stage: Stage) -> None:
 def _resolved(engine: Engine, settings: Settings, stage: Stage, mode: locking.Mode, held: Lock) -> Locked:
     from pytest_envpar.containers.labels import Owner
     from pytest_envpar.options import cache_dir
+    from pytest_envpar.session.baselines import fingerprinted
     from pytest_envpar.worker.setup import Setup
 
     _ready(settings, stage)
     owner, teller = Owner.current(settings.root), _teller()
-    return locking.resolve_stage(
+    locked = locking.resolve_stage(
         engine,
         stage,
         settings,
@@ -178,6 +179,7 @@ def _resolved(engine: Engine, settings: Settings, stage: Stage, mode: locking.Mo
         lock=held,
         setup=Setup(engine, settings, owner, cache_dir(), os.environ, teller),
     )
+    return fingerprinted(locked, engine, settings.root)
 
 
 def _line(locked: Locked) -> Line:

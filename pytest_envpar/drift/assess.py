@@ -49,7 +49,7 @@ def assess(
     Args:
         left: The left side's files, for package databases and contents; None if nothing of them can differ.
         formats: Package formats; our own by default.
-        inventories: The packages of both sides, where there are no files to find them in.
+        inventories: The packages of both sides, where they are known already, or there are no files to find them in.
         instruction_of: Which instruction made the layer that a path that differs is from, where that is known.
         classify: A second opinion on the level of a path that no package owns; None leaves ours.
 
@@ -64,8 +64,9 @@ def assess(
     paired = pairs(*inventories) if inventories is not None else []
     found: dict[str, Ownership] = {}
     if sides is not None:
-        hints = [change.path for change in compared.changes]
-        paired = pairs(*(inventory(side, known, hints) for side in sides))
+        if inventories is None:
+            hints = [change.path for change in compared.changes]
+            paired = pairs(*(inventory(side, known, hints) for side in sides))
         found = owners(shown, paired, known, *sides)
     parts = inner(paired, found)
     differing = [pair for pair in paired if pair.differs and pair not in parts]

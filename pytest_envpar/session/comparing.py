@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar import options
 from pytest_envpar.containers.labels import Owner
-from pytest_envpar.drift import content, looking, secret
+from pytest_envpar.drift import baseline, content, looking, secret
 from pytest_envpar.drift.assess import assess
-from pytest_envpar.drift.model import Comparison, ConfigChange
+from pytest_envpar.drift.model import Comparison, ConfigChange, NotCompared
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import archive_side, container_side, image_side, lock_side, of_image
 from pytest_envpar.drift.tar import TarError
 from pytest_envpar.errors import LockError, NoEngineError, UsageError
 from pytest_envpar.images import lineage, locking
+from pytest_envpar.images.lockentry import layers_that_differ
 from pytest_envpar.images.lockfile import Lock, read
 from pytest_envpar.session import sides as names
+from pytest_envpar.session.baselines import is_record, packages_of
+from pytest_envpar.session.interpreters import Inventory, host_inventory, python_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pytest_envpar.config.model import Settings
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_envpar.drift.sides import Side
     from pytest_envpar.drift.tree import Tree
     from pytest_envpar.engine.api import Engine, ImageInfo, Progress
+    from pytest_envpar.images.lockfile import Entry as LockEntry
     from pytest_envpar.ledger import Ledger
 
 MAX_DIFFS = 50
@@ -114,28 +118,37 @@ class Comparer:
 
     def _of_sides(self, one: names.Named, two: names.Named, policy: Policy, diffs: bool) -> Answer:
         first, second = self._side(one), self._side(two)
-        compared = compare_sides(
-            first,
-            second,
-            self._open_ledger().manifests,
-            mtime=not policy.has("mtime"),
-            labels=self._owner().labels("probe"),
-        )
+        try:
+            compared = compare_sides(
+                first,
+                second,
+                self._open_ledger().manifests,
+                mtime=not policy.has("mtime"),
+                labels=self._owner().labels("probe"),
+            )
+        except UsageError:
+            if "lock" not in (one.kind, two.kind):
+                raise
+            answer = self._by_fingerprints((one, first), (two, second), policy)
+            if answer is None:
+                raise
+            return answer
         with contextlib.ExitStack() as resources:
             trees: tuple[Tree | None, Tree | None] = (None, None)
             if compared.changes:
-                wanted = looking.kept_of((change.path for change in compared.changes), self._is_record)
-                labels = self._owner().labels("probe")
-                trees = (
-                    looking.tree_of(first, wanted, resources, labels),
-                    looking.tree_of(second, wanted, resources, labels),
-                )
+                differing = [change.path for change in compared.changes]
+                trees = (self._tree(first, differing, resources), self._tree(second, differing, resources))
+            hints = [change.path for change in compared.changes]
+            known = [
+                self._packages(side, tree, hints) for side, tree in zip((first, second), trees, strict=True)
+            ]
             steps = (self._steps(first, trees[0]), self._steps(second, trees[1]))
             drift = assess(
                 compared,
                 *trees,
                 policy,
                 formats=self._formats,
+                inventories=_both(known),
                 instruction_of=lambda change: steps[change.after is not None](change.path),
                 classify=self._classify,
             )
@@ -176,16 +189,21 @@ class Comparer:
         return step
 
     def _locked(self, named: names.Named) -> Side:
-        assert self._settings is not None
-        path = locking.lock_path(self._settings)
-        entry = (read(path) or Lock()).stages.get(named.name)
-        if entry is None:
-            raise LockError(f"stage {named.name} is not in {path}", hint="envpar lock")
+        entry = self._entry(named.name)
         try:
             engine = self._connect()
         except NoEngineError:
             return lock_side(entry, named.text, None)
         return lock_side(entry, named.text, engine)
+
+    def _entry(self, name: str) -> LockEntry:
+        """What the lock file has of a stage."""
+        assert self._settings is not None
+        path = locking.lock_path(self._settings)
+        entry = (read(path) or Lock()).stages.get(name)
+        if entry is None:
+            raise LockError(f"stage {name} is not in {path}", hint="envpar lock")
+        return entry
 
     def _image_of(self, name: str) -> ImageInfo:
         """The image of a stage by the rules of the lock, which is not written to."""
@@ -212,6 +230,49 @@ class Comparer:
         )
         self._images[name] = locked.image.info
         return locked.image.info
+
+    # --- baselines ---------------------------------------------------------------------------------------------------
+
+    def _packages(self, side: Side, tree: Tree | None, hints: Sequence[str]) -> tuple[Package, ...] | None:
+        return packages_of(side, tree, self._formats, hints, self._open_ledger())
+
+    def _tree(self, side: Side, differing: Iterable[str], resources: contextlib.ExitStack) -> Tree | None:
+        wanted = looking.kept_of(differing, is_record(self._formats))
+        return looking.tree_of(side, wanted, resources, self._owner().labels("probe"))
+
+    def _by_fingerprints(
+        self, left: tuple[names.Named, Side], right: tuple[names.Named, Side], policy: Policy
+    ) -> Answer | None:
+        """What the lock file and the ledger know of images that are gone: that something differs, and which packages.
+
+        None if they know nothing.
+        """
+        marks: list[str | None] = []
+        known: list[tuple[Package, ...] | None] = []
+        with contextlib.ExitStack() as resources:
+            for named, side in (left, right):
+                found = self._packages(side, self._tree(side, (), resources), ())
+                known.append(found)
+                locked = self._entry(named.name).packages if named.kind == "lock" else None
+                marks.append(locked if found is None else baseline.fingerprint(found))
+        if None in marks:
+            return None
+        layers = (left[1].diff_ids, right[1].diff_ids)
+        config = []
+        if layers[0] != layers[1]:
+            config.append(ConfigChange("layers", "", layers_that_differ(*layers)))
+        inventories = _both(known)
+        if inventories is None and marks[0] != marks[1]:
+            config.append(ConfigChange("packages", marks[0], marks[1]))
+        compared = Comparison(
+            left[0].text,
+            right[0].text,
+            "inventory",
+            config=tuple(config),
+            not_compared=(NotCompared("/", "an image is gone, and its layers were never compared here"),),
+            why=("of an image that is gone the lock file and the ledger know the packages",),
+        )
+        return Answer(assess(compared, None, None, policy, formats=self._formats, inventories=inventories))
 
     # --- host --------------------------------------------------------------------------------------------------------
 
@@ -261,10 +322,8 @@ class Comparer:
             "architecture": asked.machine,
         }
         with contextlib.ExitStack() as resources:
-            tree = looking.tree_of(
-                side, looking.kept_of((), self._is_record), resources, self._owner().labels("probe")
-            )
-            packages = _python_packages(tree, self._formats, str(asked.prefix))
+            tree = self._tree(side, (), resources)
+            packages = python_packages(tree, self._formats, str(asked.prefix))
         return Inventory(facts, packages)
 
     # --- what is owned -----------------------------------------------------------------------------------------------
@@ -286,57 +345,12 @@ class Comparer:
     def _owner(self) -> Owner:
         return Owner.current(self._settings.root if self._settings is not None else self._here)
 
-    def _is_record(self, path: str) -> object | None:
-        return next((name for each in self._formats if (name := each.records(path)) is not None), None)
 
-
-@dataclasses.dataclass(frozen=True)
-class Inventory:
-    """An interpreter: facts about it by field, and the packages that it can import."""
-
-    facts: Mapping[str, str]
-    packages: tuple[Package, ...]
-
-
-def host_inventory() -> Inventory:
-    """The interpreter that runs this process."""
-    import importlib.metadata
-    import platform
-    import sys
-
-    from pytest_envpar.drift.model import Package
-    from pytest_envpar.drift.packages.pip import normalised
-
-    found: dict[str, Package] = {}
-    for each in importlib.metadata.distributions():
-        name = each.metadata["Name"]
-        if name:
-            package = Package("pip", normalised(name), each.version, str(each.locate_file("")))
-            found.setdefault(package.name, package)  # the first on sys.path is the one that is imported
-    facts = {
-        "python.version": platform.python_version(),
-        "python.implementation": sys.implementation.name,
-        "architecture": platform.machine(),
-    }
-    return Inventory(facts, tuple(found.values()))
-
-
-def _python_packages(tree: Tree | None, formats: Sequence[PackageFormat], prefix: str) -> tuple[Package, ...]:
-    """Those of the interpreter with this prefix; a virtual environment does not see the system's."""
-    from pytest_envpar.drift.packages.base import Reader
-
-    if tree is None:
-        return ()
-    reader = Reader(tree)
-    hints = [f"{prefix}/lib/{name}/site-packages/x" for name in reader.list(f"{prefix}/lib")]
-    found = [
-        package
-        for each in formats
-        if each.ecosystem == "pip"
-        for package in each.installed(reader, hints)
-        if package.origin.startswith(f"{prefix.rstrip('/')}/") or prefix in ("/usr", "/usr/local")
-    ]
-    return tuple({package.name: package for package in reversed(found)}.values())
+def _both(
+    known: Sequence[tuple[Package, ...] | None],
+) -> tuple[tuple[Package, ...], tuple[Package, ...]] | None:
+    left, right = known
+    return None if left is None or right is None else (left, right)
 
 
 def _diffs(drift: Drift, left: Tree | None, right: Tree | None) -> Mapping[str, Sequence[str]]:

@@ -122,7 +122,13 @@ class StagePlaces:
             raise EnvparError(f"stage {self._stage.name!r} has no container")
         if not self._settled:
             self._settled = True
-            for line in locking.settle(self._site.ground.locked, must=self._mode != "local"):
+            ground = self._site.ground
+            locked = ground.locked
+            if self._mode == "update":
+                from pytest_envpar.session.baselines import fingerprinted
+
+                locked = fingerprinted(locked, ground.engine, self._settings.root)
+            for line in locking.settle(locked, must=self._mode != "local"):
                 self._tell(line)
         return self._site
 

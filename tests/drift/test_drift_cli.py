@@ -292,3 +292,18 @@ def test_what_means_nothing(stages: Project) -> None:
     stages.envpar("diff", "dev", "qa", "--no-presets=bytecod").exits(2, "bytecode")
     stages.envpar("diff", "dev").exits(2, "usage: envpar diff")
     stages.envpar("diff", "dev", "qa", "--engine", "unix:///no/such.sock").exits(2, "[no-engine]")
+
+
+def test_a_locked_image_that_is_gone(project: Project, build: Callable[..., str], engine: Engine) -> None:
+    old, new = build("old", deb("greet", "1.0", a="one")), build("new", deb("greet", "1.1", a="two"))
+    project.stages(qa=old)
+    project.envpar("lock").exits(0)
+    assert '\npackages = "sha256:' in (project.root / "envpar.lock").read_text()
+    engine.remove_image(old, force=True)
+    project.stages(qa=new)
+    # The ledger has seen the packages when they were locked.
+    done = project.envpar("diff", "lock:qa", f"image:{new}", "--explain").exits(1, "greet 1.0 -> 1.1 (dpkg)")
+    assert "not compared: / (an image is gone" in done.out
+    # Without it the lock file alone says that they are others.
+    project.environ["ENVPAR_LEDGER"] = str(project.root / "empty.sqlite3")
+    project.envpar("diff", "lock:qa", f"image:{new}").exits(1, "config   packages: ", "config   layers: ")

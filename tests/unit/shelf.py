@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pytest_envpar.engine.api import EngineInfo, ImageInfo, Listed
-from pytest_envpar.errors import NotFoundError
+from pytest_envpar.errors import EngineError, NotFoundError
 
 if TYPE_CHECKING:
     from pytest_envpar.engine.api import Progress
@@ -55,6 +55,12 @@ class Shelf:
 
     def list_images(self, _labels: object) -> tuple[Listed, ...]:
         return ()
+
+    def image_folders(self, _image: str) -> None:
+        return None
+
+    def create_container(self, _spec: object) -> str:
+        raise EngineError("its images have no files")
 
     def close(self) -> None:
         pass
