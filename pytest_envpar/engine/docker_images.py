@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.connection import TlsFiles
 
 _SPOOL_BYTES = 8 << 20
+# The first is the classic builder's word for a Dockerfile that is not for it.
 _OTHER_BUILDER = re.compile(
-    r"requires BuildKit|buildkit .{0,20}not (supported|enabled|available)|(invalid|unsupported) .{0,20}builder version",
+    r"requires BuildKit|buildkit (is|was) .{0,30}(supported|enabled|available)|invalid version",
     re.IGNORECASE,
 )
 _LIBPOD = "/v4.0.0/libpod"
