@@ -147,7 +147,7 @@ class Producer:
         if engine is None:
             raise NoWayError(f"{side.name}: there is no engine that has it")
         what = f"container {side.name}" if container is not None else f"image {side.name}"
-        line = ("/bin/sh", "-c", _FIND_PYTHON, "sh", *remote.PYTHONS, "--", *remote.command("")[1:])
+        line = ("/bin/sh", "-c", _FIND_PYTHON, "sh", *remote.PYTHONS, "--", *remote.arguments())
         try:
             if container is not None:
                 if not container.running:
@@ -157,19 +157,19 @@ class Producer:
                         f"{side.name}: its root has not all rights (cap-drop), and might not read all"
                     )
                 stream = engine.exec_stream(container.id, line, user="0:0", workdir=PurePosixPath("/"))
-                scanner = remote.Scanner(stream, what)
+                self._resources.callback(stream.close)
             else:
                 if side.config is not None and side.config.volumes:
                     raise NoWayError(f"{side.name}: it declares volumes, which would hide what it has there")
                 made = self._create(side, line)
-                scanner = remote.Scanner(engine.attach(made), what)
+                stream = engine.attach(made)
+                self._resources.callback(stream.close)
                 engine.start(made)
         except (ConnectionLostError, NoWayError):
             raise
         except EngineError as error:
             raise NoWayError(f"{side.name}: no Python could be started there ({error.message})") from error
-        self._resources.callback(scanner.close)
-        return scanner
+        return remote.Scanner(stream, what)
 
     def scan(self, side: Side) -> Produced:
         """By a scanner that reads everything. Raises NoWayError."""

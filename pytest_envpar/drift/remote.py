@@ -15,7 +15,7 @@ from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_envpar.engine.api import Engine, Stream
+    from pytest_envpar.engine.api import Stream
 
 PYTHONS = (
     "python3",
@@ -99,10 +99,6 @@ class Scanner:
                     self.notes.append(NotCompared(path, reason[:200]))
         return found
 
-    def close(self) -> None:
-        """End it."""
-        self._stream.close()
-
     def _rows(self) -> Iterator[Row]:
         for letter, fields in self._frames_until_end():
             if letter == b"R":
@@ -128,6 +124,8 @@ class Scanner:
             self._frames += 1
             if header[:1] == b"E":
                 return
+            if header[:1] == b"X" and fields[:1] == ["rights"]:
+                raise NoScannerError(f"{self._what}: {' '.join(fields[1:])[:300]}")
             if header[:1] == b"X":
                 raise EngineError(f"{self._what}: scanning failed: {' '.join(fields)[:300]}")
             yield header[:1], fields
@@ -161,20 +159,6 @@ class Scanner:
         return EngineError(f"{self._what}: the scanner's answer is broken")
 
 
-def command(python: str) -> tuple[str, ...]:
-    """The scanner as a command line: isolated, without the image's own site packages, names as UTF-8."""
-    return (python, "-I", "-S", "-B", "-X", "utf8", "-c", Path(scan.__file__).read_text(encoding="utf-8"))
-
-
-def in_container(engine: Engine, container: str, python: str, what: str) -> Scanner:
-    """Start a scanner in a running container as its root user.
-
-    Raises:
-        NoScannerError: There is no such Python.
-    """
-    try:
-        return Scanner(engine.exec_stream(container, command(python), user="0:0"), what)
-    except ConnectionLostError:
-        raise
-    except EngineError as error:
-        raise NoScannerError(f"{what}: {error.message}") from error
+def arguments() -> tuple[str, ...]:
+    """The scanner as arguments of a Python: isolated, without the image's own site packages, names as UTF-8."""
+    return ("-I", "-S", "-B", "-X", "utf8", "-c", Path(scan.__file__).read_text(encoding="utf-8"))

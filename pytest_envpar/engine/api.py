@@ -171,8 +171,8 @@ class ContainerSpec:
 
     ``aliases`` are more names of the container in its ``network``. ``readable_log`` keeps the log where
     :meth:`Engine.follow_logs` finds it, whatever the engine's own choice is. ``no_new_privileges`` keeps set-user-id
-    programs inside from gaining rights. ``pid_of`` is a container whose processes this one sees. ``ports``
-    (``5432/tcp``) are published on ports of the loopback address that the engine chooses.
+    programs inside from gaining rights. ``ports`` (``5432/tcp``) are published on ports of the loopback address that
+    the engine chooses.
     """
 
     image: str
@@ -201,7 +201,6 @@ class ContainerSpec:
     platform: str | None = None
     stdin: bool = False
     init: bool = False
-    pid_of: str | None = None
     no_new_privileges: bool = True
     ports: tuple[str, ...] = ()
 

@@ -421,7 +421,6 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         "Runtime": spec.runtime,
         "Tmpfs": dict(spec.tmpfs),
         "Init": spec.init or None,
-        "PidMode": f"container:{spec.pid_of}" if spec.pid_of else None,
         "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else [],
         "LogConfig": {"Type": "json-file"} if spec.readable_log else {},
     }

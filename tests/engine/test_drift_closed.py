@@ -1,0 +1,173 @@
+"""Comparisons where ways are closed: no folder to read, no Python inside, no rights, and what is mounted."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import tarfile
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from pytest_envpar.drift.produce import MemoryStore
+from pytest_envpar.drift.routes import compare_sides
+from pytest_envpar.drift.sides import container_side, image_side
+from pytest_envpar.engine.api import Mount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pytest_envpar.engine.api import Engine
+
+pytestmark = pytest.mark.engine
+
+
+class Elsewhere:
+    """An engine whose files this process cannot read, as on another machine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def image_folders(self, _: str) -> None:
+        return None
+
+    def layer_folders(self, _: str) -> None:
+        return None
+
+
+@pytest.fixture
+def elsewhere(engine: Engine) -> Engine:
+    return cast("Engine", Elsewhere(engine))
+
+
+@pytest.fixture(scope="module")
+def bare(engine: Engine, run_labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Two images without any program."""
+    made = []
+    for content in (b"1", b"2"):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for name, data in (
+                ("Dockerfile", b"FROM scratch\nENV A=%s\nCOPY f /etc/f\n" % content),
+                ("f", content),
+            ):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        tag = f"envpar-test-drift-bare-{secrets.token_hex(4)}"
+        made.append(
+            engine.build([out.getvalue()], dockerfile="Dockerfile", tag=f"{tag}:1", labels=dict(run_labels))
+        )
+    yield made[0], made[1]
+    for image in made:
+        engine.remove_image(image, force=True)
+
+
+def told(found: Any) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(change.path, change.kind, change.attributes) for change in found.changes]
+
+
+def test_images_without_a_program(engine: Engine, elsewhere: Engine, bare: tuple[str, str]) -> None:
+    here = compare_sides(image_side(engine, bare[0]), image_side(engine, bare[1]))
+    there = compare_sides(image_side(elsewhere, bare[0]), image_side(elsewhere, bare[1]))
+    assert (here.route, there.route) == ("layers", "export")
+    assert told(here) == told(there) == [("/etc/f", "modified", ("content",))]
+    assert here.config == there.config
+    assert [(change.field, change.before, change.after) for change in here.config] == [("env.A", "1", "2")]
+    assert any("no Python" in line for line in there.why)
+
+
+def test_a_locked_down_container_elsewhere(
+    engine: Engine,
+    elsewhere: Engine,
+    base_image: str,
+    create: Callable[..., str],
+    volume: Callable[..., tuple[str, str]],
+) -> None:
+    name, _ = volume()
+    container = create(
+        *("sh", "-c", "echo x >/tmp/seen-by-nobody; echo x >/data/x; echo ready; exec sleep 600"),
+        user="0",
+        read_only=True,
+        cap_drop=("ALL",),
+        tmpfs={"/tmp": ""},
+        mounts=(Mount("volume", name, PurePosixPath("/data")),),
+    )
+    engine.start(container)
+    engine.exec(container, ["sh", "-c", "until [ -e /data/x ]; do :; done"])
+    for side in (container_side(elsewhere, container), container_side(engine, container)):
+        found = compare_sides(image_side(side.engine or engine, base_image), side)
+        assert told(found) == []
+        assert {(each.path, each.reason) for each in found.not_compared} >= {
+            ("/data", "a volume is mounted there"),
+            ("/tmp", "a tmpfs is mounted there"),
+        }
+    assert (
+        compare_sides(image_side(elsewhere, base_image), container_side(elsewhere, container)).route
+        == "export"
+    )
+
+
+def test_a_container_of_another_user_elsewhere(
+    engine: Engine, elsewhere: Engine, base_image: str, create: Callable[..., str]
+) -> None:
+    container = create("sleep", "600", user="1000:1000")
+    engine.start(container)
+    made = engine.exec(
+        container,
+        [
+            "sh",
+            "-c",
+            "echo x >/etc/own && chmod 0 /etc/own && echo y >>/etc/debian_version && mkfifo /etc/pipe",
+        ],
+        user="0",
+    )
+    assert made.exit_code == 0
+    store = MemoryStore()
+    image = image_side(elsewhere, base_image)
+    found = compare_sides(image, container_side(elsewhere, container), store)
+    expected = [
+        ("/etc/debian_version", "modified", ("content",)),
+        ("/etc/own", "added", ()),
+        ("/etc/pipe", "added", ()),
+    ]
+    ours = [
+        each for each in told(found) if each[0] not in ("/etc/passwd", "/etc/group")
+    ]  # which Podman writes
+    assert ours == expected
+    # Docker lends root no rights in a container of another user that may gain none; Podman does.
+    assert found.route in ("scan", "export")
+    changed = next(change for change in found.changes if change.path == "/etc/own")
+    assert changed.after is not None
+    assert (changed.after.mode, changed.after.size, len(changed.after.digest)) == (0, 2, 64)
+    here = compare_sides(image_side(engine, base_image), container_side(engine, container), store)
+    assert here.route == "upper"
+    assert [(c.path, c.attributes, c.after and c.after.digest) for c in here.changes] == [
+        (c.path, c.attributes, c.after and c.after.digest) for c in found.changes
+    ]
+
+
+def test_a_container_that_has_ended(
+    engine: Engine, elsewhere: Engine, base_image: str, create: Callable[..., str]
+) -> None:
+    container = create("sh", "-c", "echo x >/etc/own; rm /etc/debian_version")
+    engine.start(container)
+    engine.wait(container, timeout_s=60)
+    for each, route in ((engine, "upper"), (elsewhere, "export")):
+        found = compare_sides(image_side(each, base_image), container_side(each, container))
+        assert told(found) == [("/etc/debian_version", "removed", ()), ("/etc/own", "added", ())]
+        assert found.route == route
+
+
+def test_nothing_of_ours_stays(
+    engine: Engine, elsewhere: Engine, base_image: str, run_labels: Mapping[str, str]
+) -> None:
+    labels = {**run_labels, "org.pytest-envpar.test": secrets.token_hex(6)}
+    compare_sides(
+        image_side(elsewhere, base_image), image_side(engine, base_image), force="scan", labels=labels
+    )
+    assert engine.list_containers(labels) == ()
