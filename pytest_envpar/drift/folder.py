@@ -123,7 +123,7 @@ class FolderLayer:
         """See :class:`~pytest_envpar.drift.layers.Layer`."""
         for layer in higher:
             if isinstance(layer, FolderLayer):
-                return True
+                return True  # it would have to be read whole
             for made in layer.records():
                 try:
                     status = scan.status(self._root, made[PATH])

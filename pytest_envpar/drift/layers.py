@@ -90,6 +90,7 @@ class Stack:
         self.layers = tuple(layers)
         self._view = view
         self._top = len(self.layers) - 1
+        self._settled: frozenset[int] = frozenset()
         self._seen: dict[str, _Seen | None] = {}
 
     @property
@@ -135,6 +136,10 @@ class Stack:
         others, or nothing if it is alone."""
         return self._links
 
+    def settle(self, layers: Iterable[int]) -> None:
+        """Say of layers that what hides some of the names of their files is the same on the other side."""
+        self._settled = frozenset(layers)
+
     def _look(self, path: str) -> _Seen | None:
         try:
             return self._seen[path]
@@ -175,7 +180,7 @@ class Stack:
     def _links(self) -> dict[tuple[int, str], str]:
         found: dict[tuple[int, str], str] = {}
         for number, layer in enumerate(self.layers[:-1]):
-            if not layer.may_be_linked(self.layers[number + 1 :]):
+            if number in self._settled or not layer.may_be_linked(self.layers[number + 1 :]):
                 continue
             groups: dict[str, list[str]] = {}
             hidden: set[str] = set()
@@ -225,6 +230,10 @@ def compare_stacks(
     if not shared or higher > left.count + right.count - higher:
         yield from compare_records(left.records(), right.records(), mtime=mtime, unread=unread)
         return
+    differing = (*left.layers[shared:], *right.layers[shared:])
+    settled = [number for number in range(shared) if not left.layers[number].may_be_linked(differing)]
+    for stack in (left, right):
+        stack.settle(settled)
     for path in _touched(left, right, shared):
         change = difference(left.get(path), right.get(path), mtime=mtime, unread=unread)
         if change is not None:
@@ -245,6 +254,7 @@ def _touched(left: Stack, right: Stack, shared: int) -> Iterator[str]:
     """Every path at which the stacks may differ, in order and once."""
     lower = left.layers[:shared]
     base = Stack(lower)
+    base.settle(range(shared))
     streams: list[Iterable[str]] = []
     for layer in (*left.layers[shared:], *right.layers[shared:]):
         streams.append(made[PATH] for made in layer.records())

@@ -11,6 +11,7 @@ A container on its image is route 2 with one more layer, its own.
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -157,7 +158,9 @@ class _Comparing:
         if any(self._producer.kept(side) is not None for side in self._sides):
             return None
         try:
-            one, two = self._producer.scanner(left), self._producer.scanner(right)
+            # Making a container takes longer than what follows.
+            with ThreadPoolExecutor(2) as pool:
+                one, two = pool.map(self._producer.scanner, self._sides)
             changes = paired.compare_scans(
                 one, two, skip=self._outside.paths, mtime=self._mtime, note=self._outside.note
             )
