@@ -94,7 +94,9 @@ class Desk:
 
     def take(self, call: wire.Call, client: Client) -> None:
         """One message of a call; the answer is sent when it is there. Never waits."""
-        incoming = self._incoming.setdefault(call.number, _Incoming())
+        incoming = self._incoming.get(call.number)
+        if incoming is None:
+            incoming = self._incoming[call.number] = _Incoming()
         try:
             piece = base64.b64decode(call.data, validate=True)
         except ValueError:
@@ -113,6 +115,9 @@ class Desk:
         self._closed = True
         self._supply.close()
         self._work.shutdown(wait=False, cancel_futures=True)
+        for incoming in self._incoming.values():
+            incoming.spool.close()
+        self._incoming.clear()
 
     def _serve(self, call: wire.Call, incoming: _Incoming, client: Client) -> None:
         def send(error: dict[str, Any], fields: dict[str, Any], data: bytes, more: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -124,3 +126,38 @@ def test_kill_9_of_the_host(podman_project: Project) -> None:
         time.sleep(0.2)
     project.write("test_it.py", "def test_a(): pass\n")
     assert project.run().code == 0
+
+
+@pytest.mark.parametrize("place", ["host", "stage"])
+def test_containers_as_fixtures(podman_project: Project, place: str) -> None:
+    podman_project.stage()
+    podman_project.write(
+        "test_it.py",
+        """
+        import os
+        def test_it(qa_container, envpar_containers):
+            assert qa_container.exec(["cat"], input=b"x").stdout == b"x"
+            here = os.path.abspath(__file__)
+            assert "test_it" in qa_container.read_text(here)
+            qa_container.exec(["sh", "-c", "echo > " + here], check=True)
+            qa_container.write("/etc/app.conf", "x")
+            assert [(str(each.path), each.kind) for each in qa_container.changes()] == [("/etc/app.conf", "added")]
+            assert len(envpar_containers.start_many(3, "qa")) == 3
+        """,
+    )
+    if place == "stage":
+        result = podman_project.run()
+        assert result.code == 0, result.text
+    else:
+        command = [sys.executable, "-m", "pytest", "-q"]
+        done = subprocess.run(
+            command,
+            cwd=podman_project.root,
+            env=podman_project.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert podman_project.left() == []
+    assert "test_it" in (podman_project.root / "test_it.py").read_text()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_envpar.engine.api import Engine
 
+DOCKER = "unix:///var/run/docker.sock"
 NO_ENGINE = "unix:///nowhere/docker.sock"
 
 
@@ -278,6 +281,15 @@ def test_containers_are_kept(project: Project, engine: Engine, when: str, kept: 
             each for each in list_ours(engine) if each.project == str(project.root) and each.state != "cache"
         ]
         assert {each.state for each in ours} == ({"kept"} if kept else set())
+        if kept:
+            listed = subprocess.run(
+                [sys.executable, "-m", "pytest_envpar", "ps", "--engine", DOCKER],
+                env=project.environ,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            assert re.search(rf"^container +{names[0]} +run +kept +qa ", listed, re.MULTILINE), listed
     finally:
         prune(engine)
     assert [
