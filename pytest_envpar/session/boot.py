@@ -85,6 +85,7 @@ class Boot:
             "stages": self._places.stage_names,
             "facts": self._places.facts,
             "services": self._services(),
+            "cap_drop": list(self._places.cap_drop),
         }
 
     def _arguments(self) -> list[str]:

@@ -35,7 +35,8 @@ class Death:
 def from_facts(facts: Mapping[str, Any]) -> Death:
     """From what the supervisor saw."""
     code, number = facts.get("code"), facts.get("signal")
-    if facts.get("oom"):
+    # A process that a test had started may have been killed for its memory, while the worker ended by itself.
+    if facts.get("oom") and isinstance(number, int):
         cause = "killed: " + memory(facts.get("limit"), facts.get("peak"))
     elif isinstance(number, int):
         cause = f"killed by signal {number} ({signal_name(number)})"

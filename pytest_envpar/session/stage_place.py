@@ -187,6 +187,11 @@ class StagePlaces:
         return self._site
 
     @property
+    def cap_drop(self) -> tuple[str, ...]:
+        """The capabilities that the stage drops."""
+        return self._stage.cap_drop
+
+    @property
     def services(self) -> Services | None:
         """The stage's services, which outlive its containers."""
         return self._services

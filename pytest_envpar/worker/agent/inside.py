@@ -12,6 +12,7 @@ from _pytest._io import TerminalWriter
 from . import marks, services, wire
 from .channel import Channel
 from .describe import Describer
+from .limits import Limits
 from .quiet import QuietReporter, TextSink
 from .serialize import Serializer
 from .xmlattr import install as install_xml_attributes
@@ -34,6 +35,7 @@ class Inside:
         self._credit = options["credit"] or _UNLIMITED
         self._autostart = bool(options["autostart"])
         self._deselected: List[Any] = []
+        self._limits = Limits(options["cap_drop"])
         self._serializer: Optional[Serializer] = None
         self._reporter: Optional[QuietReporter] = None
 
@@ -200,6 +202,7 @@ class Inside:
             if isinstance(message, wire.Credit):
                 self._credit = message.total
         self._started += 1
+        self._limits.begin()
         index = self._index.get(item, -1)
         self._current = index
         if self._serializer is not None:
@@ -210,6 +213,15 @@ class Inside:
         yield
         self._channel.send_encoded(b'["finish",%d]' % index)
         self._current = -1
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, call: Any) -> Generator[None, Any, None]:
+        outcome = yield
+        if call.excinfo is not None and outcome.excinfo is None:
+            report = outcome.get_result()
+            lines = self._limits.bitten(call.excinfo.value) if report.failed else []
+            if lines:
+                report.sections.append(("limits of the container", "\n".join(lines)))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
