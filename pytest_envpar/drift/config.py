@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_envpar.drift.model import ConfigChange
+from pytest_envpar.images.tags import LABEL_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,11 +20,14 @@ _ENGINE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def facts(config: RunConfig) -> dict[str, str]:
     """The fields as text: ``env.NAME``, ``labels.NAME``, ``healthcheck.KEY``, ``user``, ``entrypoint``, ``cmd``,
-    ``workdir``, ``ports``, ``volumes``, ``stop_signal``, ``shell``. One that is not set is not there."""
+    ``workdir``, ``ports``, ``volumes``, ``stop_signal``, ``shell``. One that is not set is not there, nor are the labels
+    that our own builds put on an image."""
     found: dict[str, str] = {}
     found |= {f"env.{name}": value for name, value in config.env.items()}
     found |= {f"healthcheck.{name.lower()}": value for name, value in config.healthcheck.items()}
-    found |= {f"labels.{name}": value for name, value in config.labels.items()}
+    found |= {
+        f"labels.{name}": value for name, value in config.labels.items() if not name.startswith(LABEL_PREFIX)
+    }
     found |= {f"ports.{port}": "exposed" for port in config.ports}
     found |= {f"volumes.{path}": "declared" for path in config.volumes}
     lists = {"cmd": config.cmd, "entrypoint": config.entrypoint, "shell": config.shell}

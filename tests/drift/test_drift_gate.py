@@ -139,4 +139,6 @@ def test_the_example(project: Project, base: str) -> None:
     project.pytest("--env=dev").exits(0, "1 passed")
     done = project.pytest("--env=dev", "--env-drift").exits(1, "1 passed")
     assert "  package  greeting 1.0 -> 1.1 (dpkg, " in done.out
-    assert last(done.out).startswith("envpar: drift gate failed (fail-on package): dev -> qa: ")
+    assert last(done.out).startswith(
+        "envpar: drift gate failed (fail-on package): dev -> qa: 1 finding: 1 package"
+    )

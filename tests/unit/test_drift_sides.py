@@ -114,6 +114,7 @@ CONFIG = RunConfig(
         ("cmd", ("a", "b"), [("cmd", '["a b"]', '["a", "b"]')]),
         ("volumes", ("/x",), [("volumes./data", "declared", None), ("volumes./x", None, "declared")]),
         ("labels", {"v": "2"}, [("labels.v", "1", "2")]),
+        ("labels", {"v": "1", "pytest-envpar.stage": "qa"}, []),
         ("ports", (), [("ports.80/tcp", "exposed", None)]),
         ("healthcheck", {"Test": "NONE"}, [("healthcheck.test", "CMD true", "NONE")]),
         ("stop_signal", "SIGINT", [("stop_signal", "SIGTERM", "SIGINT")]),

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from trees import DictTree
 
+from pytest_envpar.drift.content import alike_but_for_noise, text_diff
 from pytest_envpar.drift.packages import own_formats
 from pytest_envpar.drift.packages.base import Reader
 from pytest_envpar.drift.packages.rpm import Header
@@ -137,3 +138,17 @@ def test_any_header(blob: bytes) -> None:
     for tag in (1000, 1116, 1117, 1118):
         header.strings(tag)
         header.numbers(tag)
+
+
+@given(
+    st.binary(max_size=300),
+    st.binary(max_size=300),
+    st.sampled_from(("/x.so", "/x.pyc", "/x.gz", "/etc/shadow")),
+)
+@example(b"\x7fELF\x02\x01" + b"\xff" * 200, b"\x7fELF\x02\x01" + b"\xfe" * 200, "/x.so")
+@example(b"\x7fELF\x01\x02" + b"\0" * 200, b"\x7fELF\x01\x02" + b"\0" * 199 + b"\1", "/x.so")
+@settings(deadline=None)
+def test_any_two_contents(before: bytes, after: bytes, path: str) -> None:
+    for magic in (b"", b"\x7fELF\x02\x01", b"\x1f\x8b\x08"):
+        alike_but_for_noise(path, magic + before, magic + after)
+    text_diff(before, after)
