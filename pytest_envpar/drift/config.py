@@ -20,7 +20,7 @@ _ENGINE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def facts(config: RunConfig) -> dict[str, str]:
     """The fields as text: ``env.NAME``, ``labels.NAME``, ``healthcheck.KEY``, ``user``, ``entrypoint``, ``cmd``,
-    ``workdir``, ``ports``, ``volumes``, ``stop_signal``, ``shell``. One that is not set is not there, nor are the labels
+    ``workdir``, ``ports``, ``volumes``, ``stop_signal``, ``shell``. One that is not set is not there; nor are labels
     that our own builds put on an image."""
     found: dict[str, str] = {}
     found |= {f"env.{name}": value for name, value in config.env.items()}

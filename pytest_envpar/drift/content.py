@@ -33,7 +33,7 @@ def alike_but_for_noise(path: str, before: bytes, after: bytes) -> bool:
         return one is not None and one == other
     if path.endswith(".pyc"):
         return before[:4] == after[:4] and len(before) > 16 and before[16:] == after[16:]
-    if before[:3] == after[:3] == b"\x1f\x8b\x08":
+    if len(before) > 10 and before[:3] == after[:3] == b"\x1f\x8b\x08":
         return before[3] == after[3] and before[8:] == after[8:]
     return False
 

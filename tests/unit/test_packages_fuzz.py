@@ -146,6 +146,7 @@ def test_any_header(blob: bytes) -> None:
     st.sampled_from(("/x.so", "/x.pyc", "/x.gz", "/etc/shadow")),
 )
 @example(b"\x7fELF\x02\x01" + b"\xff" * 200, b"\x7fELF\x02\x01" + b"\xfe" * 200, "/x.so")
+@example(b"", b"", "/x.gz")
 @example(b"\x7fELF\x01\x02" + b"\0" * 200, b"\x7fELF\x01\x02" + b"\0" * 199 + b"\1", "/x.so")
 @settings(deadline=None)
 def test_any_two_contents(before: bytes, after: bytes, path: str) -> None:
