@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.handle import Container
     from pytest_envpar.containers.handle_process import Process
     from pytest_envpar.containers.recipe import Recipe
+    from pytest_envpar.containers.services import Services
     from pytest_envpar.images.locking import Mode
     from pytest_envpar.worker.client import Client
     from pytest_envpar.worker.start import Ground
@@ -62,6 +63,7 @@ class Desk:
         cache_dir: Our cache folder (host).
         environ: The host's environment.
         mode: How strictly the lock file binds.
+        services: Those of the run, which containers of its stage share.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Desk:
         cache_dir: Path,
         environ: Mapping[str, str],
         mode: Mode,
+        services: Services | None = None,
     ) -> None:
         self._settings = settings
         self._stage = stage
@@ -83,6 +86,7 @@ class Desk:
             environ,
             mode,
             remember=options.remember_checkpoint(settings.root, environ),
+            services=None if services is None else {stage: services},
         )
         self._containers: dict[str, Container] = {}
         self._processes: dict[str, Process] = {}

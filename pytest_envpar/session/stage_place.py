@@ -139,7 +139,13 @@ class StagePlaces:
             from pytest_envpar.session.desk import Desk
 
             self._desk = Desk(
-                self._settings, self._stage.name, self._ground, self._cache_dir, self._environ, self._mode
+                self._settings,
+                self._stage.name,
+                self._ground,
+                self._cache_dir,
+                self._environ,
+                self._mode,
+                self._services,
             )
         self._desk.take(call, client)
 

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.checkpoint import Checkpoint
     from pytest_envpar.containers.handle import Container
     from pytest_envpar.containers.labels import Owner
+    from pytest_envpar.containers.services import Services
     from pytest_envpar.engine.api import Engine
+    from pytest_envpar.images.pinned import PinnedImage
 
 AT_ONCE = 16
 """How many containers are started or removed at the same moment; more of them only wait for the engine's own locks."""
@@ -52,6 +54,7 @@ class Supply:
         environ: The host's environment.
         mode: How strictly the lock file binds; ``None`` lets the environment decide.
         remember: Told of each checkpoint.
+        services: By stage, those that run already and stay the caller's.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Supply:
         environ: Mapping[str, str],
         mode: locking.Mode | None = None,
         remember: Callable[[Checkpoint], None] | None = None,
+        services: Mapping[str, Services] | None = None,
     ) -> None:
         self.settings = settings
         self.told: list[str] = []
@@ -76,6 +80,9 @@ class Supply:
         self._lock = threading.RLock()
         self._recipes: dict[str, Recipe] = {}
         self._live: dict[str, Container] = {}
+        self._services: dict[str, Services] = dict(services or {})
+        self._own_services: list[Services] = []
+        self._awaited: dict[str, Services] = {}
         self._ahead: dict[str, list[concurrent.futures.Future[Container]]] = {}
         self._idle: dict[str, tuple[tuple[str, ...], Any]] = {}
         self._removals: set[concurrent.futures.Future[None]] = set()
@@ -140,6 +147,9 @@ class Supply:
         if plan.why:
             self.told.append(f"stage {name}: {plan.why}")
         command, mounts = self._idling(locked.image.info.architecture, locked.image.image_id)
+        services = self._services_of(stage, locked.services)
+        if services is not None:
+            stage = dataclasses.replace(stage, network=services.network)
         return Recipe(
             engine,
             locked.image,
@@ -149,11 +159,36 @@ class Supply:
             command=command,
             plan=plan,
             mounts=mounts,
-            env={key: self._environ[key] for key in stage.pass_env if key in self._environ},
+            env={
+                **({} if services is None else services.env),
+                **{key: self._environ[key] for key in stage.pass_env if key in self._environ},
+            },
             ids=(facts.uid, facts.gid),
             comparer=self._comparer,
             remember=self._remember,
         )
+
+    def _services_of(self, stage: Stage, images: Mapping[str, PinnedImage]) -> Services | None:
+        """The services of a stage, which all of its containers share; they are waited for by the first."""
+        if not stage.services or stage.name in self._services:
+            return self._services.get(stage.name)
+        from pytest_envpar.containers.services import Services
+
+        services = self._services[stage.name] = Services(self.engine, stage, images, self._owner)
+        self._own_services.append(services)
+        self._awaited[stage.name] = services
+        services.start()
+        return services
+
+    def _await_services(self, container: Container) -> None:
+        from pytest_envpar.containers.readiness import Vantage
+
+        with self._lock:
+            services = self._awaited.get(container.stage or "")
+            if services is not None:
+                python = str(container.recipe.stage.python or "python3")
+                services.wait_ready(Vantage(self.engine, container.id, python))
+                del self._awaited[container.stage or ""]
 
     def image(self, reference: str) -> Recipe:
         """How containers of an image are started: nothing of the project, the engine's own defaults.
@@ -243,6 +278,12 @@ class Supply:
                 why = "the session is over" if self._closed else f"{MOST} containers are there already"
                 raise UsageError(f"no more containers: {why}")
         container = dataclasses.replace(recipe, begun=self._begun).start()
+        if self._awaited:
+            try:
+                self._await_services(container)
+            except BaseException:
+                self.drop(container)
+                raise
         if not self._is_closed():
             return container
         # Closed meanwhile, by another thread: nobody else will remove it.
@@ -324,6 +365,8 @@ class Supply:
             with concurrent.futures.ThreadPoolExecutor(AT_ONCE, "envpar-removal") as removal:
                 list(removal.map(lambda container: container.remove(), left))
         self._live.clear()
+        for services in self._own_services:
+            services.close()  # after the containers on their network
         if self._sweeper is not None:
             self._sweeper.join(_SWEEP_S)
         if self._ours:

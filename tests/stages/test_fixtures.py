@@ -299,3 +299,31 @@ def test_containers_are_kept(project: Project, engine: Engine, when: str, kept: 
 
 def test_a_wrong_value_is_refused(plain: Project) -> None:
     plain.run("--env-keep=maybe", stage=None).refused("--env-keep=maybe: not one of never, failed, always")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("stage", [None, "qa"])
+def test_containers_of_a_stage_share_its_services(project: Project, stage: str | None) -> None:
+    project.write(
+        "envpar.toml",
+        f"""
+        engine = "{DOCKER}"
+        [stages.qa]
+        image = "{project.image}"
+        [stages.qa.services.web]
+        image = "{project.image}"
+        command = ["python3", "-m", "http.server", "8000"]
+        ready = {{ tcp = 8000, timeout = 60 }}
+        """,
+    )
+    project.write(
+        "test_it.py",
+        """
+        import pytest
+        ASK = "import urllib.request; print(urllib.request.urlopen('http://web:8000').status)"
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(qa_container, number):
+            assert qa_container.exec(["python3", "-c", ASK], check=True, timeout=60).text == "200\\n"
+        """,
+    )
+    project.run(stage=stage).ok()
