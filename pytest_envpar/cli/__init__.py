@@ -70,6 +70,8 @@ def status_of(error: EnvparError) -> int:
 
 def _command(arguments: list[str]) -> int:
     parser = make_parser()
+    # It has a value with "=" only: what stands behind it is one of the two sides.
+    arguments = ["--no-presets=*" if argument == "--no-presets" else argument for argument in arguments]
     known, unknown = parser.parse_known_args(arguments)
     if known.command is None:
         parser.print_help()

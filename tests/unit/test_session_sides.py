@@ -102,6 +102,17 @@ def test_pairs() -> None:
             split_pair(text)
 
 
+def test_a_side_behind_no_presets_is_a_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from argparse import Namespace
+
+    from pytest_envpar.cli import diff, main
+
+    seen: list[Namespace] = []
+    monkeypatch.setattr(diff, "diff", lambda asked: seen.append(asked) or 0)
+    assert main(["diff", "--no-presets", "dev", "qa"]) == 0
+    assert (seen[0].left, seen[0].right, seen[0].no_presets) == ("dev", "qa", "*")
+
+
 def test_names_of_presets() -> None:
     assert presets("") == frozenset()
     assert presets("*") == EVERY_PRESET
