@@ -16,6 +16,7 @@ from pytest_envpar.session import hooks
 from pytest_envpar.session.sides import parse, split_pair
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from pathlib import Path
 
 
@@ -103,12 +104,15 @@ def test_pairs() -> None:
 
 
 def test_a_side_behind_no_presets_is_a_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from argparse import Namespace
-
     from pytest_envpar.cli import diff, main
 
     seen: list[Namespace] = []
-    monkeypatch.setattr(diff, "diff", lambda asked: seen.append(asked) or 0)
+
+    def work(asked: Namespace) -> int:
+        seen.append(asked)
+        return 0
+
+    monkeypatch.setattr(diff, "diff", work)
     assert main(["diff", "--no-presets", "dev", "qa"]) == 0
     assert (seen[0].left, seen[0].right, seen[0].no_presets) == ("dev", "qa", "*")
 
