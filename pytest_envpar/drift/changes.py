@@ -6,36 +6,33 @@ import dataclasses
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
+from pytest_envpar.drift.outside import ENGINE, OURS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.drift.model import Attribute
+    from pytest_envpar.engine.api import Engine, LayerFolders
 
 Kind = Literal["added", "removed", "modified"]
 Noise = Literal["bytecode", "tmp_path"]
 
-_OURS = (PurePosixPath("/.envpar"), PurePosixPath("/envpar"))
-_ENGINE = tuple(
-    map(
-        PurePosixPath,
-        (
-            *("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv"),
-            *("/run/.containerenv", "/run/secrets", "/dev", "/proc", "/sys"),
-        ),
-    )
-)
-"""Paths that engines write or mount into every container."""
-
+_OUTSIDE = tuple(map(PurePosixPath, (*OURS, *ENGINE)))
 _PASSWD = PurePosixPath("/etc/passwd")
 _ROOT = PurePosixPath("/")
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Change:
-    """One path that differs."""
+    """One path that differs.
+
+    Args:
+        attributes: What differs of a modified one; empty where only the engine could be asked, which does not say it.
+    """
 
     path: PurePosixPath
     kind: Kind
+    attributes: tuple[Attribute, ...] = ()
 
     @property
     def noise(self) -> Noise | None:
@@ -81,22 +78,42 @@ def left_behind(engine: Engine, container_id: str, *, hidden: Iterable[PurePosix
             They, all below them, and the folders that were made only to hold them are left out.
     """
     told = _told(engine, container_id)
-    if engine.info.kind == "podman" and Change(_PASSWD, "modified") in told:
+    if engine.info.kind == "podman" and any((each.path, each.kind) == (_PASSWD, "modified") for each in told):
         hidden = (*hidden, *_podman_accounts(engine, container_id))
     return own_changes(told, hidden)
 
 
 def _told(engine: Engine, container_id: str) -> list[Change]:
     """The raw listing, by the cheaper way where it can be had."""
-    from pytest_envpar.drift import upper
+    from pytest_envpar.drift import folder, upper
 
     folders = engine.layer_folders(container_id)
     if folders is not None:
         try:
-            return list(upper.scan(folders.upper, folders.lower))
-        except upper.UnreadableError:
+            return list(_differing(folders))
+        except (upper.UnreadableError, folder.UnreadableError):
             pass  # the engine can always tell
     return [Change(change.path, change.kind) for change in engine.changes(container_id)]
+
+
+def _differing(folders: LayerFolders) -> Iterator[Change]:
+    """What the container's own layer changes. What it only wrote again, or has a copy of, is compared and dropped; what
+    it added is not read."""
+    from pytest_envpar.drift import upper
+    from pytest_envpar.drift.compare import difference
+    from pytest_envpar.drift.folder import FolderLayer
+    from pytest_envpar.drift.layers import Stack
+
+    below = Stack([FolderLayer(each) for each in reversed(folders.lower)])
+    own = Stack([FolderLayer(folders.upper)])
+    for change in upper.scan(folders.upper, folders.lower):
+        if change.kind != "modified":
+            yield change
+            continue
+        path = str(change.path)
+        found = difference(below.get(path), own.get(path))
+        if found is not None:
+            yield dataclasses.replace(change, attributes=found.attributes)
 
 
 def _podman_accounts(engine: Engine, container_id: str) -> tuple[PurePosixPath, ...]:
@@ -107,7 +124,7 @@ def _podman_accounts(engine: Engine, container_id: str) -> tuple[PurePosixPath, 
 
 def own_changes(told: Iterable[Change], hidden: Iterable[PurePosixPath] = ()) -> Changes:
     """The changes among ``told`` (an engine's listing) that were neither made by the engine nor by us."""
-    left_out = {*_OURS, *_ENGINE, *hidden} - {_ROOT}
+    left_out = {*_OUTSIDE, *hidden} - {_ROOT}
     above = {parent for path in left_out for parent in path.parents}
     listed = sorted(set(told))
     # A folder counts as modified when something in it changed; what changed says more than that.
@@ -116,7 +133,7 @@ def own_changes(told: Iterable[Change], hidden: Iterable[PurePosixPath] = ()) ->
     for change in listed:
         if change.path in left_out or not left_out.isdisjoint(change.path.parents):
             continue
-        if change.kind == "modified" and change.path in busy:
+        if change.kind == "modified" and change.path in busy and not change.attributes:
             continue
         if change.kind != "removed" and change.path in above:
             continue  # made, or touched, on the way to a mount point

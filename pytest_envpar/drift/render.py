@@ -26,7 +26,10 @@ def summary_line(changes: Changes, limit: int = 3) -> str:
 
 def detail_lines(changes: Changes, limit: int = 500) -> list[str]:
     """One line for each change, at most ``limit`` and one that says how many are not shown."""
-    lines = [f"  {_change(change)}" for change in changes.items[:limit]]
+    lines = [
+        f"  {_change(change)}" + (f" ({', '.join(change.attributes)})" if change.attributes else "")
+        for change in changes.items[:limit]
+    ]
     if len(changes) > limit:
         lines.append(f"  … and {len(changes) - limit} more")
     return lines

@@ -290,7 +290,7 @@ def test_what_the_suite_leaves_is_counted_and_listed(project: Project) -> None:
     listed = project.run("-v").out
     for line in (
         "  - /etc/debian_version",
-        "  ~ /etc/issue",
+        "  ~ /etc/issue (content)",
         *(f"  + /opt/{n}" for n in ("one", "two", "four")),
     ):
         assert f"\n{line}\n" in listed, listed

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from pytest_envpar.drift.changes import Change, Changes, Kind, own_changes
+from pytest_envpar.drift.changes import Change, Changes, Kind, left_behind, own_changes
 from pytest_envpar.drift.render import detail_lines, escaped, summary_line
+from pytest_envpar.engine.api import LayerFolders
+
+if TYPE_CHECKING:
+    from pytest_envpar.engine.api import Engine, PathChange
 
 
 def told(*lines: str) -> list[Change]:
@@ -129,3 +135,43 @@ def test_folders_of_tmp_path_are_noise_and_counted() -> None:
     changes = own_changes(told)
     assert [str(change.path) for change in changes] == ["/tmp/x"]
     assert summary_line(changes).endswith("+ /tmp/x (and 1 in pytest's tmp_path)")
+
+
+def test_what_differs_is_told_in_the_details() -> None:
+    changes = Changes((Change(PurePosixPath("/etc/a"), "modified", ("content", "mode")), *told("A /b")))
+    assert summary_line(changes) == "drift: suite left 2 changes in the container: ~ /etc/a, + /b"
+    assert detail_lines(changes) == ["  ~ /etc/a (content, mode)", "  + /b"]
+
+
+def test_a_folder_whose_own_attributes_differ_counts_beside_what_is_in_it() -> None:
+    folder = Change(PurePosixPath("/opt"), "modified", ("mode",))
+    assert names(own_changes([folder, *told("A /opt/x")])) == ["m /opt", "a /opt/x"]
+
+
+class Local:
+    """An engine whose layers are folders of this machine."""
+
+    def __init__(self, upper: Path, *lower: Path) -> None:
+        self.info = SimpleNamespace(kind="docker")
+        self._folders = LayerFolders(upper, lower)
+
+    def layer_folders(self, _: str) -> LayerFolders:
+        return self._folders
+
+    def changes(self, _: str) -> tuple[PathChange, ...]:
+        raise AssertionError("the engine need not be asked")
+
+
+def test_a_file_that_was_only_written_again_is_no_change(tmp_path: Path) -> None:
+    for name, content in (("lower", "before"), ("upper", "before")):
+        (tmp_path / name / "etc").mkdir(parents=True)
+        (tmp_path / name / "etc/again").write_text(content)
+        (tmp_path / name / "etc/mode").write_text(content)
+    (tmp_path / "upper/etc/mode").chmod(0o600)
+    (tmp_path / "upper/etc/new").write_text("new")
+    engine = cast("Engine", Local(tmp_path / "upper", tmp_path / "lower"))
+    found = left_behind(engine, "c")
+    assert [(str(each.path), each.kind, each.attributes) for each in found] == [
+        ("/etc/mode", "modified", ("mode",)),
+        ("/etc/new", "added", ()),
+    ]
