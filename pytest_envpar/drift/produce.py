@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -35,6 +36,7 @@ WAYS: tuple[Way, ...] = ("layers", "scan", "export", "archive")
 _KIND = "entries"
 _MAX_KEPT_BYTES = 1 << 28
 _CAPABILITY = b"security.capability".hex()
+_REMAPPED = re.compile(r"/\d+\.\d+/overlay2/")
 _FIND_PYTHON = (
     'for p in "$@"; do shift; case $p in --) break;; esac; '
     'if command -v "$p" >/dev/null 2>&1; then found=$p; while [ "$1" != -- ]; do shift; done; shift; '
@@ -147,7 +149,7 @@ class Producer:
         if engine is None:
             raise NoWayError(f"{side.name}: there is no engine that has it")
         what = f"container {side.name}" if container is not None else f"image {side.name}"
-        line = ("/bin/sh", "-c", _FIND_PYTHON, "sh", *remote.PYTHONS, "--", *remote.arguments())
+        line = find_python(remote.arguments())
         try:
             if container is not None:
                 if not container.running:
@@ -244,6 +246,7 @@ class Producer:
             raise NoWayError(
                 f"{side.name}: its layers are not known, and are no folders that can be read here"
             )
+        _same_owners(side, folders)
         return folders
 
     def _own_layers(self, side: Side) -> list[Layer]:
@@ -253,6 +256,7 @@ class Producer:
         folders = side.engine.layer_folders(side.container.id)
         if folders is None or len(folders.lower) < len(side.diff_ids):
             raise NoWayError(f"{side.name}: its own layer is no folder that can be read here")
+        _same_owners(side, (folders.upper,))
         above = folders.lower[: len(folders.lower) - len(side.diff_ids)]
         try:
             return [folder.folder_manifest(path, layer=True) for path in (*reversed(above), folders.upper)]
@@ -293,6 +297,11 @@ class Producer:
             self._store.put(key, f"{_KIND}-{kind}", manifest.VERSION, made.to_bytes())
 
 
+def find_python(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """A command line that starts the first Python that a container has; it ends with 127 if there is none."""
+    return ("/bin/sh", "-c", _FIND_PYTHON, "sh", *remote.PYTHONS, "--", *arguments)
+
+
 def partial_view(made: Record) -> Record | None:
     """A record as a tar of an engine has it: sockets are missing, and all extended attributes but capabilities."""
     if made[KIND][0] == "s":
@@ -301,6 +310,15 @@ def partial_view(made: Record) -> Record | None:
         kept = " ".join(pair for pair in made[XATTRS].split(" ") if pair.partition("=")[0] == _CAPABILITY)
         return cast("Record", (*made[:XATTRS], kept, *made[XATTRS + 1 :]))
     return made
+
+
+def _same_owners(side: Side, folders: tuple[Path, ...]) -> None:
+    """NoWayError if the owners of files are others in these folders than inside: with user namespaces the engine's host
+    has them shifted."""
+    shifted = side.engine is not None and side.engine.info.rootless
+    # userns-remap keeps its own root: /var/lib/docker/100000.100000/overlay2.
+    if shifted or any(_REMAPPED.search(str(path)) for path in folders):
+        raise NoWayError(f"{side.name}: the owners in its folders are shifted by a user namespace")
 
 
 def _remove(remove: Callable[[str], None], container: str) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_envpar.drift import paired, produce
-from pytest_envpar.drift.config import compare_config
+from pytest_envpar.drift.config import compare_config, compare_facts
+from pytest_envpar.drift.environment import environments
 from pytest_envpar.drift.layers import Stack, compare_stacks, shared_layers
 from pytest_envpar.drift.model import Comparison
 from pytest_envpar.drift.outside import Outside
@@ -125,9 +126,15 @@ class _Comparing:
                 if side.config is None:
                     self._why.append(f"{side.name}: it has no configuration that could be compared")
             return ()
-        return compare_config(
-            left.config, right.config, containers=not (left.unchanging and right.unchanging)
-        )
+        containers = not (left.unchanging and right.unchanging)
+        found = compare_config(left.config, right.config, containers=containers)
+        if left.container is None or right.container is None:
+            return found
+        felt = environments(left, right)
+        if felt is None:
+            self._why.append("what processes feel was not compared: both have to run and to have a Python")
+            return found
+        return (*found, *compare_facts(*felt))
 
     def _layered(self) -> tuple[str, Iterator[Change]] | None:
         """Both by their layers."""

@@ -163,6 +163,28 @@ def test_a_container_that_has_ended(
         assert found.route == route
 
 
+def test_what_processes_feel_in_two_containers(engine: Engine, create: Callable[..., str]) -> None:
+    # Podman may not set limits on every machine.
+    low, high = ({"ulimits": {"nofile": n}} if engine.info.kind == "docker" else {} for n in (900, 1000))
+    one = create("sleep", "600", env={"LANG": "C.UTF-8"}, **high)
+    two = create(
+        "sleep", "600", env={"LANG": "de_DE.UTF-8", "TZ": "XYZ-3", "PATH": "/usr/bin:/bin:/nowhere"}, **low
+    )
+    for container in (one, two):
+        engine.start(container)
+    found = compare_sides(container_side(engine, one), container_side(engine, two))
+    told = {change.field: (change.before, change.after) for change in found.config}
+    if low:
+        assert told["limits.nofile"] == ("1000:1000", "900:900")
+    assert told["timezone"] == ("UTC UTC +0", "XYZ XYZ +10800")
+    assert told["locale"] == ("C.UTF-8, UTF-8", "de_DE.UTF-8 (unsupported locale setting)")
+    assert told["path.02"][1] == "/nowhere: is not there"
+    assert told["env.TZ"] == (None, "XYZ-3")
+    assert "kernel" not in told
+    same = compare_sides(container_side(engine, one), container_side(engine, one))
+    assert same.config == ()
+
+
 def test_nothing_of_ours_stays(
     engine: Engine, elsewhere: Engine, base_image: str, run_labels: Mapping[str, str]
 ) -> None:

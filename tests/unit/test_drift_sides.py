@@ -8,7 +8,8 @@ import hashlib
 import io
 import json
 import tarfile
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -20,11 +21,13 @@ from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import Side, archive_side
 from pytest_envpar.drift.tar import TarError
 from pytest_envpar.engine.api import RunConfig
-from pytest_envpar.errors import UsageError
+from pytest_envpar.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from pytest_envpar.engine.api import Engine
 
 
 def added(path: str, mode: int | None = None, **fields: Any) -> Change:
@@ -271,6 +274,31 @@ def test_files_that_are_no_archive(tmp_path: Path) -> None:
         put(tmp_path / "x", b"x" * 5000)
     with pytest.raises(UsageError, match="empty"):
         put(tmp_path / "y", bytes(10240))
+
+
+class Shifted:
+    """An engine whose folders have the owners of a user namespace, and no other way to look."""
+
+    def __init__(self, root: Path, *, rootless: bool) -> None:
+        self.info = SimpleNamespace(rootless=rootless, kind="docker")
+        self._root = root
+
+    def image_folders(self, _: str) -> tuple[Path, ...]:
+        return (self._root,)
+
+    def create_container(self, _: object) -> str:
+        raise EngineError("not here")
+
+
+@pytest.mark.parametrize("rootless", [True, False])
+def test_folders_in_which_owners_are_shifted_are_not_read(tmp_path: Path, rootless: bool) -> None:
+    root = tmp_path / ("plain" if rootless else "100000.100000/overlay2/x/diff")
+    root.mkdir(parents=True)
+    engine = cast("Engine", Shifted(root, rootless=rootless))
+    one, two = (Side(name, CONFIG, f"sha256:{name}", (f"sha256:{name}",), engine) for name in "ab")
+    with pytest.raises(UsageError) as caught:
+        compare_sides(one, two, force="layers", labels={})
+    assert "shifted by a user namespace" in "".join(caught.value.detail)
 
 
 def test_root_file_systems_in_files(tmp_path: Path) -> None:

@@ -19,12 +19,11 @@ import stat
 import struct
 import sys
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     Row = list[Any]
     Source = tuple[Row, Future[str] | None]
@@ -39,6 +38,7 @@ _PIECE = 1 << 20
 _PENDING = 48
 _ATTEMPTS = 3
 _FRAME = 1 << 16
+_FEW = 50
 _KEPT_XATTRS = ("user.", "security.capability", "system.posix_acl_")
 _NOT_KEPT = ("user.overlay.",)
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
@@ -272,7 +272,7 @@ class Scan:
                     row[6] = _packed(_values(descriptor, names))
                 if opened.st_size > _SMALL:
                     if self._pool is None:
-                        self._pool = ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 1)))
+                        self._pool = _threads()
                     kept, descriptor = descriptor, -1
                     _fill(row, opened)
                     return self._pool.submit(_large, kept, opened)
@@ -462,6 +462,13 @@ def _large(descriptor: int, opened: os.stat_result) -> str:
         os.close(descriptor)
 
 
+def _threads() -> ThreadPoolExecutor:
+    # Imported where it is needed: a scan that reads nothing is over in the time that this takes.
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 1)))
+
+
 def _fill(row: Row, opened: os.stat_result) -> None:
     """What the open file says: it may be another than the one that was listed."""
     row[1] = "f%o" % (opened.st_mode & 0o7777)
@@ -577,9 +584,9 @@ def _scanned(out: BinaryIO, request: dict[str, Any]) -> None:
 
 def _digests(out: BinaryIO, paths: Sequence[str]) -> None:
     """Digests of single files, each path with its digest or the reason why there is none."""
-    pool = ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 1)))
+    found = map(_digest, paths) if len(paths) < _FEW else _threads().map(_digest, paths)
     fields: list[str] = []
-    for path, (digest, reason) in zip(paths, pool.map(_digest, paths)):
+    for path, (digest, reason) in zip(paths, found):
         fields += [path, digest, reason]
         if len(fields) > 600:
             _send(out, b"D", fields)
