@@ -232,7 +232,8 @@ def test_what_is_not_used_is_not_imported(plain: Project) -> None:
 
 
 @pytest.mark.engine
-def test_a_failed_test_shows_the_containers_log(project: Project) -> None:
+@pytest.mark.parametrize("stage", ["", "qa"])
+def test_a_failed_test_shows_the_containers_log(project: Project, stage: str) -> None:
     project.stage()
     result = project.suite(
         """
@@ -243,7 +244,7 @@ def test_a_failed_test_shows_the_containers_log(project: Project) -> None:
                 time.sleep(0.02)
             assert False
         """,
-        stage="",
+        stage=stage,
     )
     assert result.code == 1
     assert re.search(r"-+ envpar: log of envpar-qa-\S+ \(envpar_containers\) -+", result.out), result.text

@@ -5,7 +5,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 import types
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Generator, List, Optional
 
 import pytest
 
@@ -37,7 +37,10 @@ HANDLES = (
 def fixtures(channel: Channel, options: Dict[str, Any]) -> types.ModuleType:
     """The plugin with the fixtures; makes ``import pytest_envpar`` find what is here, too."""
     sys.meta_path.insert(0, _Finder())
-    return shared.module(Provider(channel, options.get("facts") or {}), options.get("stages") or [])
+    provider = Provider(channel, options.get("facts") or {})
+    made = shared.module(provider, options.get("stages") or [])
+    made.__dict__["pytest_runtest_makereport"] = provider.makereport
+    return made
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -87,22 +90,42 @@ class Provider:
         self._facts = facts
         self._caller: Any = None
         self._demand = shared.Demand()
+        self._users: Dict[str, List[Any]] = {}
 
     def facts(self) -> Stage:
         return Stage(self._facts)
 
     def take(self, request: Any, stage: Optional[str], name: str) -> Any:
-        return self._factory()._take(stage, name, self._demand.left(request, name))
+        container = self._factory()._take(stage, name, self._demand.left(request, name))
+        self._users.setdefault(name, []).append(container)
+        return container
 
     def give_back(self, container: Any, name: str) -> None:
+        self._users[name].remove(container)
         container.remove()
 
     def factory(self, name: str) -> Any:
-        return self._factory()
+        factory = self._factory()
+        self._users[name] = factory.started
+        return factory
 
     def close_factory(self, factory: Any, name: str) -> None:
-        for container in list(factory.started):
+        started, factory.started[:] = list(factory.started), []
+        for container in started:
             container.remove()
+
+    @pytest.hookimpl(hookwrapper=True)
+    def makereport(self, item: Any) -> Generator[None, Any, None]:
+        """The logs of a failed test's containers are sections of its report."""
+        outcome = yield
+        report = outcome.get_result()
+        if not report.failed:
+            return
+        for name in getattr(item, "fixturenames", ()):
+            for container in self._users.get(name, ()):
+                log = _log(container)
+                if log:
+                    report.sections.append(("envpar: log of %s (%s)" % (container.name, name), log))
 
     def _factory(self) -> Any:
         from . import handles
@@ -110,6 +133,14 @@ class Provider:
         if self._caller is None:
             self._caller = handles.Caller(self._channel)
         return handles.ContainerFactory(self._caller, give_up)
+
+
+def _log(container: Any) -> str:
+    try:
+        text = container.logs(tail=200)
+    except Exception:  # noqa: BLE001 - it is gone; the failure itself says more
+        return ""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text).rstrip()
 
 
 def give_up(error: Exception) -> None:
