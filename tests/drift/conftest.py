@@ -198,8 +198,12 @@ def deb(name: str, version: str, **files: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path, environ: Mapping[str, str], engine: Engine) -> Iterator[Project]:
-    """A project; no container of it may be left at the end."""
+    """A project; no container of it may be left at the end, and its images are removed."""
     made = Project(tmp_path / "project", environ)
     yield made
-    left = [each for each in list_ours(engine) if each.type == "container" and each.project == str(made.root)]
-    assert left == []
+    ours = [each for each in list_ours(engine) if each.project == str(made.root)]
+    for each in ours:
+        if each.type == "image":
+            with contextlib.suppress(EngineError):
+                engine.remove_image(each.name or each.id)
+    assert [each for each in ours if each.type == "container"] == []

@@ -263,6 +263,7 @@ def test_podman(project: Project, podman_base: tuple[str, str]) -> None:
     assert names["libc6"]["files"] > 10
 
 
+@pytest.mark.slow
 def test_secrets_stay_where_they_are(project: Project, build: Callable[..., str]) -> None:
     project.stages(
         one=build("secret-one", "ENV API_TOKEN=hunter2"),
