@@ -239,6 +239,11 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
             hint=f"run without {KEEP.name}, or without a stage, where it keeps the containers of fixtures",
         )
     _refuse_foreign(option)
+    if distributes(option) and (len(stages) > 1 or ALL in stages):
+        raise NotYetError(
+            f"{name}={asked}: several stages with -n are not yet part of this version",
+            hint="run the stages one after the other, or without -n",
+        )
     frozen, update = (bool(getattr(option, each.dest, False)) for each in (FROZEN, UPDATE))
     if frozen and update:
         raise UsageError(
@@ -263,17 +268,41 @@ def _without_us(args: Sequence[str]) -> tuple[str, ...]:
 
 def _refuse_foreign(option: Any) -> None:
     """Options of pytest and its plugins that cannot work in a stage before a later version."""
-    processes = getattr(option, "numprocesses", None)
     for present, name, what in (
         (getattr(option, "usepdb", False), "--pdb", "debugging inside a stage"),
         (getattr(option, "trace", False), "--trace", "debugging inside a stage"),
-        (processes or getattr(option, "tx", None), "-n", "distributing a stage's tests with pytest-xdist"),
+        (_far(option), "--tx", "a stage on the far side of a gateway of pytest-xdist"),
     ):
         if present:
             raise NotYetError(
                 f"{name}: {what} is not yet part of this version",
                 hint=f"run without {name}, or without a stage",
             )
+
+
+def distributes(option: Any) -> bool:
+    """Whether pytest-xdist will spread the tests over processes."""
+    if getattr(option, "collectonly", False):
+        return False
+    spread = getattr(option, "dist", "no") != "no" or getattr(option, "distload", False)
+    processes = getattr(option, "numprocesses", None)
+    return bool(processes) or bool(processes is None and spread and getattr(option, "tx", None))
+
+
+def _far(option: Any) -> bool:
+    return any("popen" not in str(spec) for spec in getattr(option, "tx", None) or ())
+
+
+def is_crew(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> bool:
+    """Whether this process is a worker of pytest-xdist, before pytest itself can say so.
+
+    Args:
+        argv: The process's own command line.
+        environ: The environment; this process's own by default.
+    """
+    # Not the variable alone: processes that a worker's tests start inherit it.
+    source = os.environ if environ is None else environ
+    return list(argv[:1]) == ["-c"] and "PYTEST_XDIST_WORKER" in source
 
 
 def conftest_declares_env(folders: Sequence[Path]) -> Path | None:

@@ -51,6 +51,11 @@ class Boot:
         self._stage = stage
         self._stages = stages
 
+    @property
+    def crew(self) -> bool:
+        """Whether this process is a worker of pytest-xdist, which is told what to run test by test."""
+        return hasattr(self._config, "workerinput")
+
     def options(self, place: Place) -> Mapping[str, Any]:
         """The options of :class:`~pytest_envpar.worker.agent.wire.Init` for a worker in ``place``."""
         from _pytest.config import create_terminal_writer  # noqa: TID251 - the host's colours; no public name
@@ -68,11 +73,12 @@ class Boot:
             "cwd": str(cwd or paths.container),
             "root": str(paths.container),
             "env": options.environment(),
-            "module": self._request.module,
+            "module": self._module(),
             "width": writer.fullwidth if writer is not None else 80,
             "markup": writer is not None and writer.hasmarkup,
             "relay": self.relays,
-            "autostart": not self.expects_plan(),
+            "autostart": not self.crew and not self.expects_plan(),
+            "crew": self._crew_input() if self.crew else None,
             "credit": self._credit(),
             "cache_dir": None
             if self.relays or not self._config.pluginmanager.has_plugin("cacheprovider")
@@ -107,7 +113,19 @@ class Boot:
 
     def expects_plan(self) -> bool:
         """Whether the inside runs nothing before it is told what."""
-        return self.waits or self.others_select()
+        return not self.crew and (self.waits or self.others_select())
+
+    def _crew_input(self) -> dict[str, Any]:
+        plain = (str, int, float, bool, type(None))
+        given: dict[str, Any] = getattr(self._config, "workerinput", {})
+        return {key: value for key, value in given.items() if isinstance(value, plain)}
+
+    def _module(self) -> bool:
+        if not self.crew:
+            return self._request.module
+        # The process itself was started by execnet; the user has started its controller.
+        given: dict[str, Any] = getattr(self._config, "workerinput", {})
+        return options.started_as_module([str(word) for word in given.get("mainargv", ())])
 
     def _services(self) -> dict[str, Any]:
         services = self._places.services

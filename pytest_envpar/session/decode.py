@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ def warning(fields: Mapping[str, Any]) -> warnings.WarningMessage:
     name = str(fields.get("category") or "Warning")
     category = getattr(builtins, name, None) or getattr(pytest, name, None)
     if not (isinstance(category, type) and issubclass(category, Warning)):
-        category = type(name, (Warning,), {})
+        category = _category(name)
     lineno = fields.get("lineno")
     return warnings.WarningMessage(
         message=_Told(str(fields.get("text", ""))),
@@ -116,6 +117,18 @@ def warning(fields: Mapping[str, Any]) -> warnings.WarningMessage:
         lineno=lineno if isinstance(lineno, int) else 1,
         line=fields.get("line"),
     )
+
+
+@functools.cache
+def _category(name: str) -> type[Warning]:
+    return type(name, (Warning,), {"__module__": __name__})
+
+
+def __getattr__(name: str) -> type[Warning]:
+    # pytest-xdist looks classes of warnings up by module and name, on the other side of a process.
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _category(name)
 
 
 class _Told(Warning):

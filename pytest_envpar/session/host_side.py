@@ -7,6 +7,7 @@ stumble over options that only the inside knows. Everything here runs before pyt
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import shlex
 import sys
@@ -20,6 +21,7 @@ from pytest_envpar.errors import EngineError, EnvparError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_envpar.session.controller import Controller
     from pytest_envpar.session.stage_run import StageRun
 
 # Selection and order are decided inside, where conftests and plugins are; the host would decide twice.
@@ -59,7 +61,7 @@ def calm_plugin_check(config: pytest.Config) -> None:
 
 def enter(
     config: pytest.Config, parser: pytest.Parser, args: list[str], argv: Sequence[str]
-) -> StageRun | None:
+) -> Controller | StageRun | None:
     """Turn this process into the host of a stage run, if one was asked for.
 
     Args:
@@ -79,7 +81,7 @@ def enter(
 
 def _enter(
     config: pytest.Config, parser: pytest.Parser, args: list[str], argv: Sequence[str]
-) -> StageRun | None:
+) -> Controller | StageRun | None:
     known = parser.parse_known_args(args, namespace=copy.copy(config.option))
     if options.short_values(args) and not getattr(known, options.STAGE.dest):
         folders = options.initial_folders(config, [str(path) for path in known.file_or_dir])
@@ -93,20 +95,34 @@ def _enter(
     request = options.read(known, verbatim, module=options.started_as_module(argv))
     if request is None:
         return None
+    crew = options.is_crew(argv)
+    if crew:
+        request = dataclasses.replace(request, update=False)  # the controller has done that, for all
 
     from pytest_envpar.session import launch
 
     settings, stages = launch.configured(config.rootpath, config.invocation_params.dir, request)
     names = [stage.name for stage in stages]
     stages = launch.asked(stages, [str(word) for word in known.file_or_dir])
+    spread = options.distributes(known) and not crew
     launched = given.take(settings, stages, request.engine, request.lock) if given is not None else None
+    if launched is not None and spread:
+        for each in launched:
+            each.close()
+        launched = None
     if launched is None:
-        launched = launch.begin(settings, stages, request.engine, request.lock)
+        launched = launch.begin(settings, stages, request.engine, request.lock, only_prepare=spread)
 
     # Only now: the engine is busy with the container, and this takes time, too.
-    from pytest_envpar.session.stage_run import StageRun
+    run: Controller | StageRun
+    if spread:
+        from pytest_envpar.session.controller import Controller
 
-    run = StageRun(config, request, launched, known, names)
+        run = Controller(config, launched[0], quiet=bool(getattr(known, "no_header", False)))
+    else:
+        from pytest_envpar.session.stage_run import StageRun
+
+        run = StageRun(config, request, launched, known, names)
     _stand_aside(config, parser, known)
     args.clear()
     config.pluginmanager.register(run, "envpar-run")
@@ -163,6 +179,11 @@ def explain(error: EnvparError) -> int:
     for line in error.lines():
         sys.stderr.write(f"ERROR: {line}\n")
     sys.stderr.write("\n")
+    return status_of(error)
+
+
+def status_of(error: EnvparError) -> int:
+    """The exit status that an error ends pytest with."""
     return int(
         pytest.ExitCode.INTERNAL_ERROR if isinstance(error, EngineError) else pytest.ExitCode.USAGE_ERROR
     )

@@ -89,16 +89,27 @@ class Launch:
         engine: str | None,
         lock: Mode | None = None,
         signals: Signals | None = None,
+        *,
+        only_prepare: bool = False,
     ) -> Launch:
         """Start the first container of ``stage``; returns at once.
 
         Args:
+            only_prepare: Start none, but have everything ready for the containers of other processes.
             signals: The handlers of the run, if it has begun with another stage.
         """
         signals = signals or Signals(f"stage {stage.name}")
         places = StagePlaces(settings, stage, engine, options.cache_dir(), dict(os.environ), lock)
         signals.take()
-        return cls(settings, stage, engine, lock, places, signals, Ahead(places.begin))
+        return cls(
+            settings,
+            stage,
+            engine,
+            lock,
+            places,
+            signals,
+            Ahead(places.prepare if only_prepare else places.begin),
+        )
 
     def serves(self, settings: Settings, stage: Stage, engine: str | None, lock: Mode | None) -> bool:
         """Whether this is what is wanted."""
@@ -121,13 +132,18 @@ class Launch:
 
 
 def begin(
-    settings: Settings, stages: Sequence[Stage], engine: str | None, lock: Mode | None = None
+    settings: Settings,
+    stages: Sequence[Stage],
+    engine: str | None,
+    lock: Mode | None = None,
+    *,
+    only_prepare: bool = False,
 ) -> tuple[Launch, ...]:
-    """Start the first containers of all ``stages`` at once; returns at once, too."""
+    """Start the first containers of all ``stages`` at once, or only prepare that; returns at once, too."""
     launched: list[Launch] = []
     for stage in stages:
         signals = launched[0].signals if launched else None
-        launched.append(Launch.begin(settings, stage, engine, lock, signals))
+        launched.append(Launch.begin(settings, stage, engine, lock, signals, only_prepare=only_prepare))
     return tuple(launched)
 
 
@@ -192,7 +208,8 @@ def early(args: Sequence[str], environ: Mapping[str, str] | None = None) -> Laun
     named = [arg.partition("=") for arg in ours]
     plain = all(name in (options.SHORT.name, options.STAGE.name) and value for name, _, value in named)
     passive = {"-h", "--help", "--version", "-V", "--markers", "--"}
-    if len(named) != 1 or not plain or passive.intersection(args):
+    spread = any(arg.startswith(("-n", "-d", "--numprocesses", "--dist", "--tx")) for arg in args)
+    if len(named) != 1 or not plain or spread or passive.intersection(args):
         return None
     if "--env" in (os.environ if environ is None else environ).get("PYTEST_ADDOPTS", ""):
         return None

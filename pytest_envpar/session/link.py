@@ -83,6 +83,7 @@ class Link:
         self._options = options
         self._place: Place | None = None
         self._translate: list[int] | None = None
+        self._back: dict[int, int] | None = None
         self._started = 0
         self._credit = self._window = 0
         self.held: list[tuple[int, str]] | None = []
@@ -170,6 +171,16 @@ class Link:
             elif isinstance(message, wire.Finished):
                 self.finished = message
             return message
+
+    def run(self, index: int, following: int | None) -> bool:
+        """Have one test run, see :class:`wire.Run`; False if a fresh worker did not collect it again."""
+        if self._back is not None:
+            if index not in self._back:
+                return False
+            index = self._back[index]
+            following = None if following is None else self._back.get(following)
+        self.place.client.send(wire.Run(index, following))
+        return True
 
     def _known(self, index: int) -> int:
         if self._translate is None:
@@ -261,9 +272,11 @@ class Link:
                 self._translate[new] = old
         back = {old: new for new, old in enumerate(self._translate) if old >= 0}
         plan = [back[index] for index in remaining if index in back]
+        self._back = back
         self._started = 0
         self._credit = self._window
-        place.client.send(wire.Plan(plan))
+        if options["crew"] is None:
+            place.client.send(wire.Plan(plan))
         return [index for index in remaining if index not in back]
 
 

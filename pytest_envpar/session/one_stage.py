@@ -231,6 +231,11 @@ class OneStage:
         self.errors += 1
         self._config.hook.pytest_collectreport(report=report)
 
+    def run_nothing(self) -> None:
+        """Of a worker of pytest-xdist that has collected nothing: hear out why."""
+        self.link.place.client.send(wire.Run(None, None))
+        self.end_without_tests()
+
     def end_without_tests(self) -> None:
         """No test will be heard of: hear out the inside, which may have failed in a way that ends this session."""
         self._at_end = self.hearing.until_finished(stopped=False)
@@ -241,8 +246,16 @@ class OneStage:
 
     # --- running -------------------------------------------------------------------------------------------------
 
-    def show(self, item: VirtualItem) -> None:
-        """Show one test: wait for what the worker says of it, and hand it to pytest's own hooks."""
+    def show(self, item: VirtualItem, following: pytest.Item | None = None) -> None:
+        """Show one test: wait for what the worker says of it, and hand it to pytest's own hooks.
+
+        Args:
+            item: The test.
+            following: What comes next, where that is decided on the way: in a worker of pytest-xdist.
+        """
+        if self.boot.crew and not self._ask(item, following):
+            self._not_run(item, f"a fresh worker of stage {self.name} did not collect this test again")
+            return
         if self.lost is None:
             try:
                 self._show(item)
@@ -252,6 +265,11 @@ class OneStage:
                 return
         if self.lost is not None and self.lost.shown and item.index not in self._done:
             self._not_run(item, self.lost.reason)
+
+    def _ask(self, item: VirtualItem, following: pytest.Item | None) -> bool:
+        if self._death is not None:
+            self._go_on(item)
+        return self.link.run(item.index, following.index if isinstance(following, VirtualItem) else None)
 
     def _not_run(self, item: VirtualItem, reason: str) -> None:
         self._done.add(item.index)
@@ -340,6 +358,8 @@ class OneStage:
             category, letter, word = message.status
             status = (category, letter, (word[0], word[1]) if isinstance(word, list) else word)
             report.__dict__[STATUS] = status  # reports take extra attributes
+        if self.boot.crew:
+            report.nodeid = item.nodeid  # pytest-xdist appends groups
         self._services.add(report)
         if not self.alone:
             report.nodeid += self.suffix
@@ -357,6 +377,8 @@ class OneStage:
             self.failed = True
             self.summary.notes += crash.text("what came between two tests", self.name, death).splitlines()
             self._go_on(item)
+            if self.boot.crew:
+                self.link.run(item.index, None)
             self._show(item)
             return
         if over:
@@ -378,8 +400,10 @@ class OneStage:
         assert death is not None
         session = item.session
         remaining = [index for index in self._indices(session.items) if index not in self._done]
+        if self.boot.crew:
+            remaining = []  # others may run them
         link = self.link
-        if link.restarts >= MAX_RESTARTS:
+        if link.restarts >= self._max_restarts():
             raise session.Interrupted(
                 f"{link.restarts + 1} workers of stage {self.name} died; {len(remaining)} tests were not run"
             )
@@ -397,6 +421,11 @@ class OneStage:
             raise session.Interrupted(
                 f"a fresh worker of stage {self.name} did not collect {len(lost)} tests again: {names}"
             )
+
+    def _max_restarts(self) -> int:
+        # Of pytest-xdist, if it is there and has been told a number.
+        told = self._config.getoption("maxworkerrestart", None)
+        return int(told) if told is not None and str(told).isdigit() else MAX_RESTARTS
 
     # --- early ends ----------------------------------------------------------------------------------------------
 
@@ -473,6 +502,8 @@ class OneStage:
         at_end = self._at_end
         # It may still wait for its turn, which will not come.
         self.plan([])
+        if self.boot.crew:
+            link.place.client.send(wire.Run(None, None))
         if stopping and not self.alone and not self._stops_itself():
             # Another stage has ended the run. What this one still says of that is of no use to anybody.
             self.halted = True

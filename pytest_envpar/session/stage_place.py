@@ -77,6 +77,17 @@ class StagePlaces:
 
     def begin(self) -> None:
         """Start the first container; meant for a thread. Raises EnvparError, and then leaves nothing behind."""
+        self.prepare(then_start=True)
+
+    def prepare(self, *, then_start: bool = False) -> None:
+        """Have everything ready that containers of the stage need: the image, the lock file, pytest for inside.
+
+        Args:
+            then_start: Start the first container, too. The lock file is written when that is used then.
+
+        Raises:
+            EnvparError: It cannot be had; nothing is left behind.
+        """
         owner = Owner.current(self._settings.root)
         self._engine = engine = select_engine(self._configured, self._environ)
         try:
@@ -92,10 +103,13 @@ class StagePlaces:
                 mode=self._mode,
                 environ=self._environ,
             )
-            self._services = start.start_services(self._ground)
-            self._site = start.start(self._ground, self._environ, services=self._services)
-            if self._services is not None:
-                self._services.wait_ready(self._site.vantage())
+            if then_start:
+                self._services = start.start_services(self._ground)
+                self._site = start.start(self._ground, self._environ, services=self._services)
+                if self._services is not None:
+                    self._services.wait_ready(self._site.vantage())
+            else:
+                self._settle(self._ground)
         except BaseException:
             self.close()
             raise
@@ -120,9 +134,12 @@ class StagePlaces:
         """The current container. Whoever asks for it runs the stage, and only then the lock file is written."""
         if self._site is None:
             raise EnvparError(f"stage {self._stage.name!r} has no container")
+        self._settle(self._site.ground)
+        return self._site
+
+    def _settle(self, ground: Ground) -> None:
         if not self._settled:
             self._settled = True
-            ground = self._site.ground
             locked = ground.locked
             if self._mode == "update":
                 from pytest_envpar.session.baselines import fingerprinted
@@ -130,7 +147,12 @@ class StagePlaces:
                 locked = fingerprinted(locked, ground.engine, self._settings.root)
             for line in locking.settle(locked, must=self._mode != "local"):
                 self._tell(line)
-        return self._site
+
+    def sweep(self) -> None:
+        """Remove what processes of this run that died have left."""
+        engine = self._engine
+        if engine is not None:
+            self._sweep(engine)
 
     def serve(self, call: wire.Call, client: Client) -> None:
         """Answer a test inside that asks for a container, in a thread."""

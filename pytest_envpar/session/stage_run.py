@@ -12,6 +12,7 @@ import pytest
 
 from pytest_envpar.errors import EnvparError
 from pytest_envpar.session import crash, ends, suffix
+from pytest_envpar.session.controller import OUTPUT
 from pytest_envpar.session.items import VirtualItem
 from pytest_envpar.session.link import Ended
 from pytest_envpar.session.memory import Memory
@@ -64,6 +65,7 @@ class StageRun:
         self._narrowed = bool(getattr(known, "lf", False)) or any(
             suffix.split(str(word), names)[1] for word in known.file_or_dir
         )
+        self._given_up: str | None = None
         self._memory = Memory(launched[0].settings)
         # Also where pytest gives up before it has configured itself.
         for each in launched:
@@ -74,11 +76,17 @@ class StageRun:
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self) -> int | None:
         """Boot the workers; if there is no session to show (a usage error inside), pass on what was said."""
-        from pytest_envpar.session.host_side import explain
+        from pytest_envpar.session.host_side import explain, status_of
 
         try:
             errors = [error for error in map(self._boot, self._stages) if error is not None]
             answers = [(stage, self._begin(stage, errors)) for stage in self._stages]
+            if self._crew and (errors or isinstance(answers[0][1], Ended)):
+                stage = self._stages[0]
+                lines = errors[0].lines() if errors else [stage.told()]
+                status = status_of(errors[0]) if errors else int(pytest.ExitCode.USAGE_ERROR)
+                self._give_up(lines, status)
+                return None
             if all(stage.lost is not None for stage in self._stages):
                 self._end()
                 return max(map(explain, errors))
@@ -93,6 +101,14 @@ class StageRun:
             raise
         self._signals.phase = "running"
         return None
+
+    def _give_up(self, lines: Sequence[str], status: int) -> None:
+        """In a worker of pytest-xdist: it has to have a session, in which it tells its controller to end the run."""
+        self._given_up = (
+            "\n".join(line for line in lines if line) or f"no session in stage {self._stages[0].name}"
+        )
+        self._final = status
+        self._end()
 
     def _boot(self, stage: OneStage) -> EnvparError | None:
         try:
@@ -127,6 +143,10 @@ class StageRun:
             thread.start()
         for thread in threads:
             thread.join()
+
+    @property
+    def _crew(self) -> bool:
+        return self._stages[0].boot.crew
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, Any, None]:
@@ -168,6 +188,22 @@ class StageRun:
 
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Show what the inside collects as this session's own collection."""
+        try:
+            if self._given_up is not None:
+                raise pytest.UsageError(self._given_up)
+            self._collect(session)
+            if self._crew and not session.items:
+                self._stages[0].run_nothing()
+        except pytest.UsageError as error:
+            if not self._crew:
+                raise
+            # In a worker of pytest-xdist nobody would hear of it.
+            session.shouldfail = " ".join(map(str, error.args)) or "a usage error inside the stage"
+            self._final = self._final or int(pytest.ExitCode.USAGE_ERROR)
+            raise session.Failed(session.shouldfail) from None
+        return True
+
+    def _collect(self, session: pytest.Session) -> None:
         config = session.config
         told = [message for stage in self._stages if (message := stage.collect(session)) is not None]
         lost = [stage.error for stage in self._stages if stage.error is not None]
@@ -191,7 +227,6 @@ class StageRun:
         session.testscollected = len(session.items)
         for stage in self._waves[0]:
             stage.plan(session.items)
-        return True
 
     def _account_for(self, session: pytest.Session, told: Sequence[Any]) -> None:
         """What becomes of stages that could not be started, or not collect all of it, while others could."""
@@ -237,6 +272,8 @@ class StageRun:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Go on as the inside does: an error of pytest there ends this session, live logs want a line per test."""
         config = session.config
+        if self._crew:
+            return
         if self._alone and (
             not session.items or (session.testsfailed and not config.option.continue_on_collection_errors)
         ):
@@ -248,7 +285,7 @@ class StageRun:
             config.option.verbose = 1
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Show one test as it happened inside."""
         if not isinstance(item, VirtualItem):
             return None
@@ -256,7 +293,7 @@ class StageRun:
         if stage.boot.waits:
             for each in next(wave for wave in self._waves if stage in wave):
                 each.plan(item.session.items)
-        stage.show(item)
+        stage.show(item, nextitem)
         return True
 
     @pytest.hookimpl(tryfirst=True)
@@ -306,6 +343,12 @@ class StageRun:
             stage.look()
         for stage in ran:
             stage.places.parting = self._memory.see
+        if self._crew:
+            ran = []  # the controller remembers the run as a whole
+            output: dict[str, Any] = getattr(self._config, "workeroutput", {})
+            verbosity = int(getattr(self._config.option, "verbose", 0))
+            lines = [] if self._given_up is not None else self._stages[0].summary.lines(verbosity)
+            output[OUTPUT] = {"lines": lines, "status": self._final or self._stages[0].final}
         removal = threading.Thread(target=self._end, name="envpar-removal")
         removal.start()
         try:

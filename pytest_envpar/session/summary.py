@@ -86,11 +86,20 @@ class Summary:
 
     def write(self, reporter: Any) -> None:
         """Write what we have to say to pytest's terminal reporter."""
+        verbosity = reporter.config.get_verbosity() if hasattr(reporter.config, "get_verbosity") else 0
+        for line in self.lines(verbosity):
+            reporter.write_line(f"{self._prefix}{line}" if not line.startswith(" ") else line)
+
+    def lines(self, verbosity: int) -> list[str]:
+        """What we have to say, without our name.
+
+        Args:
+            verbosity: As pytest counts ``-v`` and ``-q``.
+        """
         lines = [escaped(note) for note in self.notes]
         if self.unseen:
             what = "test ran inside and is" if self.unseen == 1 else "tests ran inside and are"
             lines.append(f"{self.unseen} {what} not shown, because the run was stopped")
-        verbosity = reporter.config.get_verbosity() if hasattr(reporter.config, "get_verbosity") else 0
         if self._artifacts and verbosity >= 0:
             lines.append(f"{len(self._artifacts)} artifacts brought back")
         if self._looked and verbosity >= 0:
@@ -100,5 +109,4 @@ class Summary:
                 lines.append(render.summary_line(self._changes))
                 if verbosity > 0:
                     lines += render.detail_lines(self._changes)
-        for line in lines:
-            reporter.write_line(f"{self._prefix}{line}" if not line.startswith(" ") else line)
+        return lines

@@ -28,18 +28,21 @@ def cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "pytest-envpar"
 
 
-@pytest.mark.parametrize(
-    "suite",
-    [pytest.param(suite, id=suite.name, marks=() if suite.daily else pytest.mark.full) for suite in SUITES],
-)
-def test_same_outcomes(suite: Suite, cache: Path, base_image: str, tmp_path: Path) -> None:
+def _sources(suite: Suite, cache: Path) -> Path:
     try:
-        sources = fetch(suite, cache)
+        return fetch(suite, cache)
     except CannotFetchError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
 
+
+@pytest.mark.parametrize(
+    "suite",
+    [pytest.param(suite, id=suite.name, marks=() if suite.daily else pytest.mark.full) for suite in SUITES],
+)
+def test_same_outcomes(suite: Suite, cache: Path, base_image: str, tmp_path: Path) -> None:
+    sources = _sources(suite, cache)
     folders = ("src", NEEDS_FOLDER) if (sources / "src").is_dir() else (".", NEEDS_FOLDER)
 
     def write(side: Path) -> None:
@@ -57,3 +60,25 @@ def test_same_outcomes(suite: Suite, cache: Path, base_image: str, tmp_path: Pat
     found = compare.differences(here, there)
     assert not found, "\n".join(compare.table(found, "local", "stage"))
     assert left.code == right.code, right.raw[-3000:]
+
+
+@pytest.mark.parametrize(
+    "suite", [suite for suite in SUITES if suite.name == "cachetools"], ids=lambda suite: suite.name
+)
+def test_same_outcomes_with_workers(suite: Suite, cache: Path, base_image: str, tmp_path: Path) -> None:
+    """Spread over containers by pytest-xdist, as the local run is over processes."""
+    pytest.importorskip("xdist")
+    sources = _sources(suite, cache)
+
+    def write(side: Path) -> None:
+        shutil.copytree(sources, side, dirs_exist_ok=True, symlinks=True)
+        stage = f'[stages.dev]\nimage = "{base_image}"\nnetwork = "none"\n'
+        stage += f'env = {{ PYTHONPATH = "{side / "src"}" }}\n'
+        (side / "envpar.toml").write_text(stage, encoding="utf-8")
+
+    twin = twins.Twin.of(tmp_path, write, path=("src",))
+    left, right = twin.run("-q", "-p", "no:cacheprovider", "--junitxml=result.xml", "-n2", *suite.arguments)
+    here, there = (compare.outcomes(side / "result.xml") for side in twin.sides)
+    assert len(here) > 20, left.raw
+    assert not compare.differences(here, there)
+    assert left.code == right.code == 0, right.raw[-3000:]

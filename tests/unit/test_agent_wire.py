@@ -25,6 +25,7 @@ FROZEN: list[tuple[wire.Message, str]] = [
         wire.Collected([[-1]], [[0]], [["m", [], {}]], 1, ["l"]),
         '["collected",[[-1]],[[0]],[["m",[],{}]],1,["l"]]',
     ),
+    (wire.Run(3, None), '["run",3,null]'),
     (wire.Start(3), '["start",3]'),
     (wire.Passed(3, "call", 1.5, 2.5, 1.0), '["passed",3,"call",1.5,2.5,1.0]'),
     (wire.Report(3, {"outcome": "failed"}, None), '["report",3,{"outcome":"failed"},null]'),

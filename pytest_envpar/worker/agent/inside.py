@@ -9,7 +9,7 @@ from typing import Any, Dict, Generator, List, Optional
 import pytest
 from _pytest._io import TerminalWriter
 
-from . import marks, services, wire
+from . import crew, marks, services, wire
 from .channel import Channel
 from .describe import Describer
 from .limits import Limits
@@ -34,6 +34,7 @@ class Inside:
         self._started = 0
         self._credit = options["credit"] or _UNLIMITED
         self._autostart = bool(options["autostart"])
+        self._crew = options.get("crew")
         self._deselected: List[Any] = []
         self._limits = Limits(options["cap_drop"])
         self._serializer: Optional[Serializer] = None
@@ -54,6 +55,14 @@ class Inside:
         yield
         if not _is_declared(parser, "--env"):  # by the user's own conftest
             _accept(parser.getgroup("envpar"), "--env", "value")
+        crew.accept_options(parser)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_cmdline_main(self, config: Any) -> Generator[None, Any, None]:
+        crew.distribute_nothing(config.option)
+        if self._crew is not None:
+            crew.pose(config, self._crew)
+        yield
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: Any) -> None:
@@ -63,7 +72,7 @@ class Inside:
             if hasattr(config.option, name):
                 setattr(config.option, name, value)
         config.option.color = "yes" if self._options["markup"] else "no"
-        for line in marks.LINES:
+        for line in (*marks.LINES, crew.MARK):
             config.addinivalue_line("markers", line)
         config.pluginmanager.register(services.module(self._options["services"]), "envpar-services")
         self._live = config.getoption("capture", "fd") in ("no", "tee-sys")
@@ -174,6 +183,10 @@ class Inside:
     def pytest_runtestloop(self, session: Any) -> Optional[bool]:
         if self._autostart or session.config.option.collectonly:
             return None
+        if self._crew is not None:
+            # As with pytest-xdist: what could be collected is run.
+            session.testsfailed += self._options.get("failed_before", 0)
+            return self._run_as_told(session)
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             return None
         plan: Optional[List[int]] = None
@@ -194,6 +207,23 @@ class Inside:
             if session.shouldstop:
                 raise session.Interrupted(session.shouldstop)
         return True
+
+    def _run_as_told(self, session: Any) -> bool:
+        items = session.items
+        while True:
+            message = self._channel.receive()
+            if isinstance(message, wire.Credit):
+                self._credit = message.total
+            elif isinstance(message, wire.Run):
+                if message.index is None:
+                    return True
+                item = items[message.index]
+                following = None if message.following is None else items[message.following]
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                if session.shouldfail:
+                    raise session.Failed(session.shouldfail)
+                if session.shouldstop:
+                    raise session.Interrupted(session.shouldstop)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: Any) -> Generator[None, Any, None]:

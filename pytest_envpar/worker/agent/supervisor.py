@@ -129,7 +129,7 @@ class Supervisor:
                 if self._worker is not None:
                     _kill(self._worker.pid, signal.SIGABRT)
                     self._worker.deadline = time.monotonic() + 1.0
-            elif isinstance(message, (wire.Init, wire.Plan, wire.Credit, wire.Answer)):
+            elif isinstance(message, (wire.Init, wire.Plan, wire.Run, wire.Credit, wire.Answer)):
                 if isinstance(message, wire.Init) and self._worker is None:
                     ends = self._fork()
                     if ends is not None:

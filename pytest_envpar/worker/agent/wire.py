@@ -58,7 +58,8 @@ class Init(_Message):
 
     ``options`` holds: ``args`` (the command line, verbatim), ``cwd``, ``env`` (variables to set), ``module`` (started
     as ``python -m pytest``), ``width``, ``markup``, ``live`` (output is not captured), ``autostart`` (run what was
-    collected without waiting for a plan), ``credit`` (how many tests may start before the host shows one), ``root``
+    collected without waiting for a plan), ``crew`` (run item by item as told, as a worker of pytest-xdist: its
+    ``workerinput``; None otherwise), ``credit`` (how many tests may start before the host shows one), ``root``
     (the project, a container path) and ``cache`` (values of pytest's cache that only the host keeps).
     """
 
@@ -71,6 +72,18 @@ class Plan(_Message):
     """Run these items, by index into what was collected, in this order."""
 
     indices: List[int]
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Run(_Message):
+    """Run one item, by index, where the order is made up on the way (pytest-xdist).
+
+    ``following`` is what will be run next, which fixtures need to know; None if this was the last. An ``index`` of None
+    says that there is nothing (more) to run.
+    """
+
+    index: Optional[int]
+    following: Optional[int]
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -256,6 +269,7 @@ class Died(_Message):
 Message = Union[
     Init,
     Plan,
+    Run,
     Credit,
     Interrupt,
     Dump,
@@ -283,6 +297,7 @@ _OPTIONAL = type(None)
 _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "init": (Init, (int, dict)),
     "plan": (Plan, (list,)),
+    "run": (Run, ((int, _OPTIONAL), (int, _OPTIONAL))),
     "credit": (Credit, (int,)),
     "interrupt": (Interrupt, ()),
     "dump": (Dump, ()),
