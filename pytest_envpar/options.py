@@ -93,6 +93,8 @@ OPTIONS = (
     Option("--env-bisect", "value", "A..B", "Find the drift that makes tests fail.", "bisecting"),
 )
 OUR_NAMES = ("envpar", "pytest_envpar", "pytest_envpar.plugin")
+ON_THE_HOST = ("xdist", "xdist.plugin", "xdist.looponfail")
+"""Plugins that may be named with ``-p`` and do their work on this side."""
 PASSIVE = ("help", "version", "markers", "cacheshow")
 """Options that pytest answers itself, with or without an engine."""
 
@@ -254,11 +256,11 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
 
 
 def _without_us(args: Sequence[str]) -> tuple[str, ...]:
-    """The command line without ``-p`` for this very plugin, which is not inside."""
+    """The command line without ``-p`` for this very plugin and others that are not inside."""
     kept: list[str] = []
     for arg in args:
         named = arg.removeprefix("-p").strip() if arg.startswith("-p") else arg
-        if named in OUR_NAMES and (arg.startswith("-p") or kept[-1:] == ["-p"]):
+        if named in (*OUR_NAMES, *ON_THE_HOST) and (arg.startswith("-p") or kept[-1:] == ["-p"]):
             if not arg.startswith("-p"):
                 kept.pop()
             continue

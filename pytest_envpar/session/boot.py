@@ -79,6 +79,7 @@ class Boot:
             "relay": self.relays,
             "autostart": not self.crew and not self.expects_plan(),
             "crew": self._crew_input() if self.crew else None,
+            "distributes": hasattr(self._config.option, "numprocesses"),
             "credit": self._credit(),
             "cache_dir": None
             if self.relays or not self._config.pluginmanager.has_plugin("cacheprovider")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_envpar.worker.agent import crew
 
 pytest.importorskip("xdist")
 
@@ -129,6 +132,14 @@ def test_errors_are_told_once_and_clearly(project: Project) -> None:
     assert result.err.count("envpar-base:nope") <= 2
     assert "several stages with -n" in project.run("--env=qa,broken", "-n2").ended(4).err
     assert "--tx" in project.run("--env=qa", "-d", "--tx", "ssh=nowhere").ended(4).err
+
+
+def test_without_it_on_the_host(project: Project) -> None:
+    project.write("test_it.py", "def test_a(): pass\n")
+    result = project.run("--env=qa", "-p", "no:xdist", "-n2").ended(4)
+    assert "unrecognized arguments: -n2" in result.err
+    with pytest.raises(pytest.UsageError, match="in the image and not on the host"):
+        crew.distribute_nothing(argparse.Namespace(numprocesses=2), by_host=False)
 
 
 def test_ctrl_c(project: Project) -> None:

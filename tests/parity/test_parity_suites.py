@@ -66,7 +66,7 @@ def test_same_outcomes(suite: Suite, cache: Path, base_image: str, tmp_path: Pat
     "suite", [suite for suite in SUITES if suite.name == "cachetools"], ids=lambda suite: suite.name
 )
 def test_same_outcomes_with_workers(suite: Suite, cache: Path, base_image: str, tmp_path: Path) -> None:
-    """Spread over containers by pytest-xdist, as the local run is over processes."""
+    """Spread over containers by pytest-xdist."""
     pytest.importorskip("xdist")
     sources = _sources(suite, cache)
 
@@ -77,7 +77,8 @@ def test_same_outcomes_with_workers(suite: Suite, cache: Path, base_image: str, 
         (side / "envpar.toml").write_text(stage, encoding="utf-8")
 
     twin = twins.Twin.of(tmp_path, write, path=("src",))
-    left, right = twin.run("-q", "-p", "no:cacheprovider", "--junitxml=result.xml", "-n2", *suite.arguments)
+    many = ("-p", "xdist", "-n2")
+    left, right = twin.run("-q", "-p", "no:cacheprovider", "--junitxml=result.xml", *many, *suite.arguments)
     here, there = (compare.outcomes(side / "result.xml") for side in twin.sides)
     assert len(here) > 20, left.raw
     assert not compare.differences(here, there)

@@ -52,8 +52,19 @@ def _knows(parser: Any) -> bool:
         return True
 
 
-def distribute_nothing(option: Any) -> None:
-    """Switch a pytest-xdist of the image off, before it acts on its options."""
+def distribute_nothing(option: Any, by_host: bool) -> None:
+    """Switch a pytest-xdist of the image off, before it acts on its options.
+
+    Args:
+        by_host: The host has pytest-xdist, too, and has done what they say.
+    """
+    if not by_host and (getattr(option, "numprocesses", None) or getattr(option, "tx", None)):
+        import pytest
+
+        raise pytest.UsageError(
+            "pytest-xdist is in the image and not on the host, which is where it spreads the tests of a stage",
+            "hint: install pytest-xdist beside pytest-envpar, or run with -n0",
+        )
     for name, value in _OFF:
         if hasattr(option, name):
             setattr(option, name, value)

@@ -55,11 +55,12 @@ class Inside:
         yield
         if not _is_declared(parser, "--env"):  # by the user's own conftest
             _accept(parser.getgroup("envpar"), "--env", "value")
-        crew.accept_options(parser)
+        if self._options.get("distributes"):
+            crew.accept_options(parser)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_cmdline_main(self, config: Any) -> Generator[None, Any, None]:
-        crew.distribute_nothing(config.option)
+        crew.distribute_nothing(config.option, by_host=bool(self._options.get("distributes")))
         if self._crew is not None:
             crew.pose(config, self._crew)
         yield

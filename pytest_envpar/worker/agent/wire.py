@@ -59,8 +59,9 @@ class Init(_Message):
     ``options`` holds: ``args`` (the command line, verbatim), ``cwd``, ``env`` (variables to set), ``module`` (started
     as ``python -m pytest``), ``width``, ``markup``, ``live`` (output is not captured), ``autostart`` (run what was
     collected without waiting for a plan), ``crew`` (run item by item as told, as a worker of pytest-xdist: its
-    ``workerinput``; None otherwise), ``credit`` (how many tests may start before the host shows one), ``root``
-    (the project, a container path) and ``cache`` (values of pytest's cache that only the host keeps).
+    ``workerinput``; None otherwise), ``distributes`` (the host has pytest-xdist), ``credit`` (how many tests may start
+    before the host shows one), ``root`` (the project, a container path) and ``cache`` (values of pytest's cache that
+    only the host keeps).
     """
 
     protocol: int
