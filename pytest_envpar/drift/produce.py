@@ -17,7 +17,7 @@ from pytest_envpar.drift.folder import FolderLayer, UnreadableError
 from pytest_envpar.drift.layers import Stack
 from pytest_envpar.drift.manifest import Manifest, ManifestError
 from pytest_envpar.drift.records import KIND, XATTRS, Record
-from pytest_envpar.drift.tar import tar_manifest
+from pytest_envpar.drift.tar_manifest import tar_manifest
 from pytest_envpar.engine.api import ContainerSpec
 from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError
 

@@ -247,7 +247,7 @@ def test_very_deep_trees(tmp_path: Path) -> None:
 def test_the_same_entries_have_the_same_fingerprint_whoever_lists_them(tmp_path: Path) -> None:
     import subprocess
 
-    from pytest_envpar.drift.tar import tar_manifest
+    from pytest_envpar.drift.tar_manifest import tar_manifest
 
     plant(tmp_path)
     listed = folder_manifest(tmp_path, layer=False)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pytest_envpar.drift.inside.scan import SPARSE_FROM
 from pytest_envpar.drift.manifest import ManifestError
-from pytest_envpar.drift.tar import TarError, tar_manifest
+from pytest_envpar.drift.tar import TarError
+from pytest_envpar.drift.tar_manifest import tar_manifest
 
 if TYPE_CHECKING:
     from pytest_envpar.drift.manifest import Manifest
@@ -193,7 +194,7 @@ def test_a_sparse_file_of_two_tebibytes_takes_no_time(how: str) -> None:
 
 
 def test_holes_of_all_files_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_envpar.drift.tar._MAX_HOLES", 1 << 20)
+    monkeypatch.setattr("pytest_envpar.drift.tar_manifest._MAX_HOLES", 1 << 20)
     with pytest.raises(TarError, match="holes"):
         tar_manifest([sparse((1 << 20) + 5, [(0, b"")], "0.1")])
     assert SPARSE_FROM > 1 << 20
