@@ -40,7 +40,7 @@ def folder_manifest(root: Path, *, layer: bool, max_entries: int = manifest.MAX_
         ManifestError: It holds too much.
     """
     _check_names()
-    found = scan.Scan(os.fspath(root), layer=layer)
+    found = scan.Scan(os.fspath(root), layer=layer, limit=max_entries)
     try:
         return manifest.write(
             _records(found),
@@ -48,6 +48,8 @@ def folder_manifest(root: Path, *, layer: bool, max_entries: int = manifest.MAX_
             max_entries=max_entries,
             notes=lambda: [NotCompared(path, reason) for path, reason in found.notes],
         )
+    except scan.LimitError as error:
+        raise manifest.too_many(max_entries) from error
     except (OSError, scan.UnsupportedError) as error:
         raise UnreadableError(f"{root}: {error}") from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_envpar.drift.inside import scan
+from pytest_envpar.drift.manifest import MAX_ENTRIES, too_many
 from pytest_envpar.drift.model import NotCompared
 from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError
 
@@ -126,6 +127,8 @@ class Scanner:
                 return
             if header[:1] == b"X" and fields[:1] == ["rights"]:
                 raise NoScannerError(f"{self._what}: {' '.join(fields[1:])[:300]}")
+            if header[:1] == b"X" and fields[:1] == ["LimitError"]:
+                raise too_many(MAX_ENTRIES)
             if header[:1] == b"X":
                 raise EngineError(f"{self._what}: scanning failed: {' '.join(fields)[:300]}")
             yield header[:1], fields

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
@@ -13,13 +14,17 @@ from pytest_envpar.drift import manifest
 from pytest_envpar.drift.compare import compare_records
 from pytest_envpar.drift.folder import FolderLayer, UnreadableError, folder_manifest
 from pytest_envpar.drift.layers import Stack, compare_stacks, shared_layers
+from pytest_envpar.drift.manifest import ManifestError
 from pytest_envpar.drift.records import EMPTY_DIGEST, Record, order
+from pytest_envpar.drift.remote import NoScannerError, Scanner
+from pytest_envpar.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from pytest_envpar.drift.manifest import Manifest
+    from pytest_envpar.engine.api import Stream
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="making whiteouts and trusted xattrs needs root")
 
@@ -231,6 +236,51 @@ def test_sparse_files_from_a_gibibyte_on(tmp_path: Path) -> None:
         entry.digest for entry in folder_manifest(tmp_path, layer=False) if entry.type == "file"
     )
     assert one == two != other
+
+
+def test_a_folder_of_too_many_entries_is_refused(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}").touch()
+    assert folder_manifest(tmp_path, layer=False, max_entries=6).count == 6
+    with pytest.raises(ManifestError, match="more than 4 files"):
+        folder_manifest(tmp_path, layer=False, max_entries=4)
+
+
+class Said:
+    """A stream on which everything was said already."""
+
+    def __init__(self, *frames: tuple[bytes, bytes]) -> None:
+        self._data = b"".join(letter + struct.pack(">I", len(data)) + data for letter, data in frames)
+
+    def read(self, *_: object) -> tuple[int, bytes]:
+        data, self._data = self._data, b""
+        return (1, data) if data else (0, b"")
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("frames", "error", "message"),
+    [
+        ([(b"X", b"LimitError\0more\0")], ManifestError, "more than"),
+        ([(b"X", b"rights\0no\0")], NoScannerError, "no"),
+        ([(b"X", b"OSError\0input\0")], EngineError, "scanning failed: OSError input"),
+        ([(b"O", b"CI runtime exec failed")], NoScannerError, "no Python runs there"),
+        ([], NoScannerError, "no Python runs there"),
+        ([(b"M", b"/proc\0proc\0"), (b"R", b"/\0d755\0")], EngineError, "broken"),
+        ([(b"M", b"")], EngineError, "ended early"),
+        ([(b"M", b""), (b"R", b"/a")], EngineError, "broken"),
+    ],
+)
+def test_what_a_scanner_may_say(
+    frames: list[tuple[bytes, bytes]], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        list(Scanner(cast("Stream", Said(*frames)), "container x").rows(read=True))
 
 
 def test_very_deep_trees(tmp_path: Path) -> None:

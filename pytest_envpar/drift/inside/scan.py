@@ -19,6 +19,7 @@ import stat
 import struct
 import sys
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -150,10 +151,15 @@ class Scan:
     def _names(self, folder: int, path: str) -> Names:
         try:
             with os.scandir(folder) as entries:
-                return sorted(((entry.name, entry) for entry in entries), key=_name, reverse=True)
+                # A folder of millions is refused before it fills the memory.
+                some = entries if not self._limit else islice(entries, self._limit + 1)
+                names = sorted(((entry.name, entry) for entry in some), key=_name, reverse=True)
         except OSError as error:
             self.notes.append((path, _reason(error)))
             return []
+        if self._limit and len(names) > self._limit:
+            raise LimitError("more than %d files and folders" % self._limit)
+        return names
 
     def _one(self, folder: int, path: str, name: str, entry: os.DirEntry[str]) -> int | None:
         """Remember one entry; returns the descriptor of a folder that has to be entered."""
