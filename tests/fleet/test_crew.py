@@ -58,7 +58,14 @@ def test_same_outcomes_as_in_one_container(project: Project) -> None:
     assert result.err.count("envpar: locked stage qa") == 1
 
 
-@pytest.mark.parametrize("mode", ["loadscope", "loadfile", "loadgroup", "worksteal", "each"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "loadgroup",
+        "each",
+        *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("loadscope", "loadfile", "worksteal")),
+    ],
+)
 def test_modes_of_distribution(mode: str, project: Project) -> None:
     project.write(
         "test_a.py",

@@ -84,6 +84,17 @@ def test_last_failed_of_each_stage(project: Project) -> None:
     project.run("--env=dev,qa", "--lf").ended(0, "11 passed, 1 skipped")
 
 
+def test_stepwise_keeps_a_place_per_stage(project: Project) -> None:
+    project.write("test_it.py", SUITE)
+    project.run("--env=dev,qa", "--sw").ended(2, "1 failed, 8 passed, 1 skipped")
+    result = project.run("--env=dev,qa", "--sw", "-v").ended(2)
+    assert "test_it.py::test_version@qa FAILED" in result.out
+    assert "test_it.py::test_a[0]@qa" not in result.out
+    assert "test_it.py::test_a[0]@dev PASSED" in result.out
+    # A run of one stage has a place of its own.
+    project.run("--env=qa", "--sw").ended(2, "1 failed, 3 passed")
+
+
 def test_a_stage_that_cannot_start_fails_its_own_tests(project: Project) -> None:
     project.configure("dev", "qa", broken='image = "envpar-base:nope"\npull = "never"')
     project.write("test_it.py", SUITE)
