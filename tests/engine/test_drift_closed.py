@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import secrets
 import tarfile
@@ -14,6 +15,7 @@ from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import container_side, image_side
 from pytest_envpar.engine.api import Mount
+from pytest_envpar.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +50,7 @@ def elsewhere(engine: Engine) -> Engine:
 def bare(engine: Engine, run_labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Two images without any program."""
     made = []
+    labels = {**run_labels, "pytest-envpar.test": secrets.token_hex(6)}
     for content in (b"1", b"2"):
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as archive:
@@ -59,12 +62,13 @@ def bare(engine: Engine, run_labels: Mapping[str, str]) -> Iterator[tuple[str, s
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
         tag = f"envpar-test-drift-bare-{secrets.token_hex(4)}"
-        made.append(
-            engine.build([out.getvalue()], dockerfile="Dockerfile", tag=f"{tag}:1", labels=dict(run_labels))
-        )
+        made.append(engine.build([out.getvalue()], dockerfile="Dockerfile", tag=f"{tag}:1", labels=labels))
     yield made[0], made[1]
-    for image in made:
-        engine.remove_image(image, force=True)
+    # Podman also keeps the steps of a build as images, each of which may be the parent of another.
+    for _ in range(5):
+        for image in (*made, *(each.id for each in engine.list_images(labels))):
+            with contextlib.suppress(EngineError):
+                engine.remove_image(image, force=True)
 
 
 def told(found: Any) -> list[tuple[str, str, tuple[str, ...]]]:
