@@ -156,7 +156,11 @@ class Boot:
             if needed
         }
         if self._several:
-            values = {key: suffix.of_stage(value, self._stage) for key, value in values.items()}
+            # The place of --stepwise is a stage's own already.
+            values = {
+                key: value if key == STEPWISE else suffix.of_stage(value, self._stage)
+                for key, value in values.items()
+            }
         return {key: value for key, value in values.items() if value is not None}
 
     def _remembered(self, key: str) -> Any:
