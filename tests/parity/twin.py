@@ -28,7 +28,7 @@ _SAME: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^!+ .*: pytest failed inside stage \w+ !+\n", re.MULTILINE), ""),
     (re.compile(r"0x[0-9a-f]+"), "0xADDRESS"),
     # Where our fixtures lie, which both sides have.
-    (re.compile(r"(?<= -- )\S*agent/fixtures\.py:"), "OURS:"),
+    (re.compile(r"(?<= -- )\S*agent/(?:fixtures|services)\.py:"), "OURS:"),
     # Where pytest and the standard library lie.
     (
         re.compile(

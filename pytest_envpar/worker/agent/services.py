@@ -48,5 +48,6 @@ def module(facts: Optional[Mapping[str, Dict[str, Any]]]) -> types.ModuleType:
             pytest.skip("services belong to a stage: run with --env=STAGE")
         return services
 
+    envpar_services.__module__ = "pytest_envpar.fixtures"  # `--fixtures` groups by it: the same on both sides
     setattr(made, "envpar_services", pytest.fixture(scope="session")(envpar_services))  # noqa: B010 - a module
     return made
