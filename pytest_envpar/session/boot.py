@@ -76,6 +76,7 @@ class Boot:
             "module": self._module(),
             "width": writer.fullwidth if writer is not None else 80,
             "markup": writer is not None and writer.hasmarkup,
+            "lines": _by_lines(sys.__stdout__),
             "relay": self.relays,
             "autostart": not self.crew and not self.expects_plan(),
             "crew": self._crew_input() if self.crew else None,
@@ -188,3 +189,8 @@ class Boot:
         """Whether the run only lists what the inside knows: then the inside prints all of it."""
         asked = self._config.option
         return any(getattr(asked, name, False) for name in ("showfixtures", "show_fixtures_per_test"))
+
+
+def _by_lines(stream: Any) -> bool:
+    """Whether what is printed to ``stream`` appears at once, as on a terminal, and not in blocks, as in a pipe."""
+    return bool(getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False))

@@ -78,6 +78,8 @@ class Inside:
         config.pluginmanager.register(services.module(self._options["services"]), "envpar-services")
         self._live = config.getoption("capture", "fd") in ("no", "tee-sys")
         self._channel.live = self._live
+        if self._live and self._options["lines"]:
+            _print_by_lines()
 
     def late_configure(self, config: Any) -> None:
         manager = config.pluginmanager
@@ -393,6 +395,13 @@ def _let_cache_bear_any_name(cache: Any) -> None:
         cache.set = set_
     except AttributeError:  # a cache of another plugin that takes no attributes
         pass
+
+
+def _print_by_lines() -> None:
+    """As on the host's terminal: inside it is a pipe, where Python would keep what is printed until a block is full."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.reconfigure(line_buffering=True)
 
 
 def _flush_output() -> None:

@@ -57,11 +57,11 @@ class Init(_Message):
     """Boot a worker.
 
     ``options`` holds: ``args`` (the command line, verbatim), ``cwd``, ``env`` (variables to set), ``module`` (started
-    as ``python -m pytest``), ``width``, ``markup``, ``live`` (output is not captured), ``autostart`` (run what was
-    collected without waiting for a plan), ``crew`` (run item by item as told, as a worker of pytest-xdist: its
-    ``workerinput``; None otherwise), ``distributes`` (the host has pytest-xdist), ``credit`` (how many tests may start
-    before the host shows one), ``root`` (the project, a container path) and ``cache`` (values of pytest's cache that
-    only the host keeps).
+    as ``python -m pytest``), ``width``, ``markup``, ``lines`` (what is printed uncaptured appears line by line, not in
+    blocks), ``autostart`` (run what was collected without waiting for a plan), ``crew`` (run item by item as told, as
+    a worker of pytest-xdist: its ``workerinput``; None otherwise), ``distributes`` (the host has pytest-xdist),
+    ``credit`` (how many tests may start before the host shows one), ``root`` (the project, a container path) and
+    ``cache`` (values of pytest's cache that only the host keeps).
     """
 
     protocol: int
