@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -420,6 +421,30 @@ def test_envpar_run(project: Project) -> None:
     inside = project.run("-p", "not_there_either", command="run", may_trace=True)  # pytest 8 shows one
     assert inside.code != 0
     assert "not_there_either" in inside.err + inside.out
+
+
+def test_what_is_required_is_required_inside(project: Project, built: list[str]) -> None:
+    """``required_plugins`` names distributions of the image; the host needs none of them and does not stop."""
+    project.write("image/theirs.py", "def pytest_report_header(): return 'theirs is here'\n")
+    project.write("image/info/METADATA", "Metadata-Version: 2.1\nName: pytest-theirs\nVersion: 1.5\n")
+    project.write("image/info/entry_points.txt", "[pytest11]\ntheirs = theirs\n")
+    project.write(
+        "image/Dockerfile",
+        f"""\
+        FROM {project.image}
+        COPY theirs.py /usr/local/lib/python3.11/dist-packages/
+        COPY info /usr/local/lib/python3.11/dist-packages/pytest_theirs-1.5.dist-info
+        """,
+    )
+    project.stage('build = { context = "image" }')
+    project.write("pytest.ini", "[pytest]\nrequired_plugins = pytest-theirs>=1.2\n")
+    there = project.suite("def test_a(): pass")
+    built += re.findall(r"pytest-envpar/[\w./-]+:\w+", there.err)
+    assert "theirs is here" in there.ok().out
+    project.write("pytest.ini", "[pytest]\nrequired_plugins = pytest-theirs>=2 pytest-absent\n")
+    absent = project.run()
+    assert absent.code == 4, absent.text
+    assert "Missing required plugins: pytest-absent, pytest-theirs>=2" in absent.err + absent.out
 
 
 def test_a_conftest_with_an_env_option_of_its_own(project: Project) -> None:
