@@ -68,6 +68,7 @@ class RunConfig:
         healthcheck: Its keys with values as text, empty without one; times in nanoseconds as the engine has them.
         stop_signal: As it was written; empty for the default.
         shell: Of the shell form of a Dockerfile's instructions; empty for the default.
+        on_build: Dockerfile instructions for builds that start from the image. Docker has them, OCI images do not.
     """
 
     env: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
@@ -81,6 +82,7 @@ class RunConfig:
     healthcheck: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
     stop_signal: str = ""
     shell: tuple[str, ...] = ()
+    on_build: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

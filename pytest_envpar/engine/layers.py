@@ -36,6 +36,9 @@ def docker_config(image: ImageInfo, labels: Mapping[str, str]) -> dict[str, Any]
         "User": image.user,
         "WorkingDir": image.workdir,
         "Labels": dict(labels),
+        # A container has neither, so that nothing would be merged in.
+        "OnBuild": list(image.config.on_build),
+        "Shell": list(image.config.shell),
     }
 
 

@@ -204,6 +204,7 @@ def run_config(answer: Any) -> RunConfig:
         healthcheck=check,
         stop_signal=str(data.get("StopSignal") or ""),
         shell=texts(data.get("Shell")),
+        on_build=texts(data.get("OnBuild")),
     )
 
 

@@ -35,6 +35,11 @@ WORKDIR /here
 ENTRYPOINT ["/bin/echo", "a b"]
 CMD ["c", "d e"]
 VOLUME /data
+EXPOSE 8080
+STOPSIGNAL SIGINT
+SHELL ["/bin/bash", "-c"]
+ONBUILD RUN true
+HEALTHCHECK --interval=5m CMD true
 LABEL said="so \\"it\\" is"
 """
 
@@ -96,6 +101,8 @@ def unchanged(image: PinnedImage, base: PinnedImage) -> None:
     now, was = image.info, base.info
     for name in ("env", "user", "entrypoint", "cmd", "volumes"):
         assert getattr(now, name) == getattr(was, name), name
+    for name in ("ports", "healthcheck", "stop_signal", "shell", "on_build"):
+        assert getattr(now.config, name) == getattr(was.config, name), name
     # Podman writes the default out.
     assert (now.workdir or "/") == (was.workdir or "/")
     assert {**now.labels, **was.labels} == now.labels
@@ -130,6 +137,8 @@ def test_the_configuration_of_the_base_stays(case: Case) -> None:
     stage = Stage("qa", build=Build(folder, folder / "Dockerfile"))
     labels = Owner.current(case.root).labels("cache", "qa")
     base = resolve(case.engine, stage, case.root, owner_labels=labels)
+    # Buildah's images have no such instructions.
+    assert bool(base.info.config.shell and base.info.config.on_build) == (case.engine.info.kind == "docker")
     image, _ = case.run(
         'id -un > /here/told; echo "$WORDS" "$A" >> /here/told; echo ${PATH:+path} ${EMPTY-unset} >> /here/told',
         base=base,
