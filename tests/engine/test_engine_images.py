@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from engines import DOCKER_FIRST
 
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.retry import Backoff
@@ -121,6 +122,7 @@ def test_a_failing_step_is_shown_with_the_end_of_its_output(engine: Engine, base
     assert engine.inspect_image("envpar-test-failed:1") is None
 
 
+@DOCKER_FIRST
 def test_a_dockerfile_for_buildkit(
     engine: Engine, base_name: str, run_labels: Mapping[str, str], create: Callable[..., str]
 ) -> None:
@@ -207,6 +209,7 @@ def _answer(status: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
+@DOCKER_FIRST
 @pytest.mark.parametrize(
     ("status", "code", "told"),
     [
@@ -228,6 +231,7 @@ def test_a_registry_that_refuses(
         once.pull(f"{address}/some/image:1")
 
 
+@DOCKER_FIRST
 def test_a_registry_that_is_not_there(engine: Engine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -236,6 +240,7 @@ def test_a_registry_that_is_not_there(engine: Engine) -> None:
     assert f"127.0.0.1:{port}/some/image:1" in caught.value.message
 
 
+@DOCKER_FIRST
 def test_an_images_history(engine: Engine, base_name: str, run_labels: Mapping[str, str]) -> None:
     steps = (
         "ENV A=1",

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from engines import DOCKER_FIRST
 
 from pytest_envpar.config.model import Build, Stage
 from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, STAGE, Owner
@@ -96,6 +97,7 @@ def test_an_image_of_another_platform(engine: Engine, base_name: str) -> None:
         resolve(engine, Stage("qa", image=base_name, platform="linux/s390x"), Path("/"))
 
 
+@DOCKER_FIRST
 def test_an_image_that_no_registry_gives(engine: Engine) -> None:
     # Nothing listens there: a registry that cannot be reached, told as such and with the images that exist.
     with pytest.raises(ImageError, match=r"'qa': image 127\.0\.0\.1:1/none:1 .* cannot be reached") as caught:
@@ -140,6 +142,7 @@ def test_a_changed_input_builds_again(builds: Builds, project: Path, change: str
         assert second.info.env["V"] == "7"
 
 
+@DOCKER_FIRST
 def test_a_moved_base_builds_again(builds: Builds, project: Path) -> None:
     base = f"envpar-test-{secrets.token_hex(4)}:1"
     builds.tags.add(base)

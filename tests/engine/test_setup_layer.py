@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from engines import DOCKER_FIRST
 
 from pytest_envpar.config.model import Build, Settings, Stage
 from pytest_envpar.containers.labels import CACHE, KIND, Owner
@@ -109,6 +110,7 @@ def unchanged(image: PinnedImage, base: PinnedImage) -> None:
     assert image.layers[:-1] == base.layers
 
 
+@DOCKER_FIRST
 def test_one_layer_and_nothing_else(case: Case) -> None:
     (case.root / "seed").write_text("sown")
     steps = ("cat seed > /made", "{ echo x > new; } 2> /told || rm /etc/debian_version; echo done")
@@ -130,6 +132,7 @@ def test_one_layer_and_nothing_else(case: Case) -> None:
     assert case.prints(other, "cat", "/made") == "reaped"
 
 
+@DOCKER_FIRST
 def test_the_configuration_of_the_base_stays(case: Case) -> None:
     folder = case.root / "docker"
     folder.mkdir()
@@ -148,6 +151,7 @@ def test_the_configuration_of_the_base_stays(case: Case) -> None:
     assert case.prints(image, "cat", "/here/told") == "app\ntwo words a\npath\n"
 
 
+@DOCKER_FIRST
 def test_another_user_and_a_place_of_its_own(case: Case) -> None:
     (case.root / "seed").write_text("sown")
     image, _ = case.run(
@@ -163,6 +167,7 @@ def test_another_user_and_a_place_of_its_own(case: Case) -> None:
     assert not (case.root / "new").exists()
 
 
+@DOCKER_FIRST
 def test_a_failure_leaves_nothing(case: Case) -> None:
     case.environ = {"TOKEN": "hush-hush"}
     with pytest.raises(ImageError) as caught:
@@ -172,6 +177,7 @@ def test_a_failure_leaves_nothing(case: Case) -> None:
     assert not case.engine.list_images({"pytest-envpar.project": str(case.root)})
 
 
+@DOCKER_FIRST
 def test_a_file_that_changes_meanwhile(case: Case) -> None:
     file = case.root / "seed"
     file.write_text("before")
@@ -193,6 +199,7 @@ def test_a_file_that_changes_meanwhile(case: Case) -> None:
     assert not plain.list_images({"pytest-envpar.project": str(case.root)})
 
 
+@DOCKER_FIRST
 def test_an_interrupt_ends_a_step(case: Case, engine: Engine) -> None:
     """A run that is cancelled refuses all calls but removals; a step that would last is not waited for."""
 
@@ -212,6 +219,7 @@ def test_an_interrupt_ends_a_step(case: Case, engine: Engine) -> None:
 
 def test_the_labels_say_nothing_of_the_run(case: Case) -> None:
     image, _ = case.run("true")
+    unchanged(image, case.base)
     text = json.dumps({key: value for key, value in image.info.labels.items() if value})
     assert Owner.current(case.root).host not in text
     assert Owner.parse(image.info.labels) is None

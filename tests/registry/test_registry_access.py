@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 
+def _once_on_podman(name: str, values: list[str]) -> pytest.MarkDecorator:
+    """All values with Docker, and the first of them with Podman; the others are slow."""
+    rows = [
+        *(("docker", value) for value in values),
+        ("podman", values[0]),
+        *(pytest.param("podman", value, marks=pytest.mark.slow) for value in values[1:]),
+    ]
+    return pytest.mark.parametrize(("anyone", name), rows, indirect=["anyone"])
+
+
 @pytest.fixture(params=["docker", "podman"])
 def anyone(request: pytest.FixtureRequest) -> DockerEngine:
     """Each engine in turn."""
@@ -56,7 +66,7 @@ def told(caught: pytest.ExceptionInfo[ImageError]) -> str:
     return "\n".join(caught.value.lines())
 
 
-@pytest.mark.parametrize("way", ["file", "helpers", "store", "URLs"])
+@_once_on_podman("way", ["file", "helpers", "store", "URLs"])
 def test_two_registries_with_a_user_each(
     way: str,
     anyone: DockerEngine,
@@ -105,7 +115,7 @@ def test_a_certificate_that_nobody_trusts(
         ask_directly(case.reference(), {**environ, "SSL_CERT_FILE": str(first.cafile)})
 
 
-@pytest.mark.parametrize("shown", ["nothing", "a wrong password", "the user of another one"])
+@_once_on_podman("shown", ["a wrong password", "nothing", "the user of another one"])
 def test_who_may_not(
     shown: str,
     anyone: DockerEngine,
@@ -172,7 +182,7 @@ def by_token(program: Path, tokens: Tokens, tmp_path: Path) -> Iterator[Registry
         yield registry
 
 
-@pytest.mark.parametrize("shown", ["password", "identity token", "token of a helper"])
+@_once_on_podman("shown", ["identity token", "password", "token of a helper"])
 def test_tokens(
     shown: str,
     anyone: DockerEngine,

@@ -32,6 +32,11 @@ pytestmark = pytest.mark.engine
 LARGE = 3_000_000
 
 
+_PODMAN_FIRST = pytest.mark.parametrize(
+    "each", [pytest.param("docker", marks=pytest.mark.slow), "podman"], indirect=True
+)
+
+
 @pytest.fixture(params=["docker", "podman"])
 def each(request: pytest.FixtureRequest, plain: Registry, front: Front) -> Case:
     """A repository behind :func:`front`, for each engine in turn."""
@@ -79,6 +84,7 @@ def test_what_does_not_pass_ends(each: Case, front: Front) -> None:
     assert each.resolve().digest
 
 
+@_PODMAN_FIRST
 def test_a_connection_that_breaks_off_in_a_layer(each: Case, front: Front) -> None:
     """What comes in the end is whole."""
     content = secrets.token_bytes(LARGE)

@@ -98,6 +98,7 @@ def test_image_that_is_nowhere(project: Project) -> None:
     project.suite("def test_a(): pass").refused("envpar-bsae:py3.11", "images on this engine: ", "[image]")
 
 
+@pytest.mark.slow
 def test_one_of_two_runs_builds(project: Project, built: list[str]) -> None:
     project.write("docker/Dockerfile", f"FROM {project.image}\nRUN sleep 2\n")
     project.stage('build = { context = "docker" }')

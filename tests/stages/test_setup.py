@@ -46,18 +46,15 @@ def image_of(engine: Engine, result: Result) -> ImageInfo:
     return found
 
 
-def test_setup_runs_once_and_again_when_an_input_changed(
-    project: Project, engine: Engine, made: Callable[[], list[str]]
-) -> None:
+def test_setup_runs_once(project: Project, engine: Engine, made: Callable[[], list[str]]) -> None:
     project.write("data/seed.txt", "one")
     project.write("other.txt", "one")
     project.stage(
         'setup = ["echo to-be-seen; cp data/seed.txt /seed", "date +%N > /stamp"]', "env = { A = 'b' }"
     )
     suite = """
-        import os
         def test_a():
-            assert open("/seed").read() == os.environ.get("SEED", "one")
+            assert open("/seed").read() == "one"
             print(open("/stamp").read())
     """
     first = project.suite(suite, "-rP").ok()
@@ -77,7 +74,13 @@ def test_setup_runs_once_and_again_when_an_input_changed(
     assert stamp in again.out
     assert "setup" not in again.err
     assert len(made()) == 1
-    # A named file, the environment, the steps.
+
+
+@pytest.mark.slow
+def test_setup_runs_again_when_an_input_changed(project: Project, made: Callable[[], list[str]]) -> None:
+    project.write("data/seed.txt", "one")
+    project.stage('setup = ["cp data/seed.txt /seed"]')
+    project.suite("def test_a(): assert open('/seed').read() == 'one'\n").ok()
     project.write("data/seed.txt", "two")
     changed = project.run(CI="true").refused("setup steps changed, or the files they name")
     assert "step 1" not in changed.err
@@ -148,6 +151,7 @@ def test_a_step_may_leave_a_process_behind(project: Project) -> None:
     assert "envpar: no newline at the end\n" in told
 
 
+@pytest.mark.slow
 def test_one_process_makes_it_while_others_wait(project: Project, made: Callable[[], list[str]]) -> None:
     project.stage("setup = ['echo making; sleep 2']")
     project.write("test_it.py", PASSES)
@@ -235,6 +239,19 @@ def wheel(folder: Path) -> None:
         archive.writestr("tiny-1.dist-info/RECORD", "tiny.py,,\n")
 
 
+def test_an_image_that_gets_its_python_by_steps(project: Project, built: list[str]) -> None:
+    name = f"envpar-test-setup-python:{secrets.token_hex(6)}"
+    built.append(name)
+    text = f"FROM {project.image}\nRUN mkdir /away && mv /usr/bin/python3* /away\n"
+    subprocess.run(
+        ["docker", "build", "-q", "-t", name, "-"], input=text.encode(), check=True, capture_output=True
+    )
+    project.stage(f'image = "{name}"', "setup = ['mv /away/* /usr/bin']")
+    project.suite("import sys\ndef test_a(): assert sys.executable == '/usr/bin/python3'\n").ok()
+    assert "setup" not in project.run().ok().err
+
+
+@pytest.mark.slow
 def test_a_base_that_is_gone_is_told(project: Project, engine: Engine, built: list[str]) -> None:
     name = f"envpar-test-setup-gone:{secrets.token_hex(6)}"
     built.append(name)
