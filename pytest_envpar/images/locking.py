@@ -443,6 +443,9 @@ def _same_name(left: str, right: str) -> bool:
 
 
 def _rebuilt(stage: Stage, path: Path, root: Path, old: Entry, new: Entry) -> tuple[str, ...]:
+    if not same_platform(old.platform, new.platform):
+        what = f"built for {new.platform}, while {shown_path(path, root)} has it for {old.platform}"
+        return (f"stage {stage.name} {what}",)
     if old.layers == new.layers:
         return ()
     what = "rebuilt: same inputs, other content: " + layers_that_differ(old.layers, new.layers)

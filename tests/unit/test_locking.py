@@ -373,6 +373,10 @@ def test_a_rebuild_with_other_content_is_named(
     )
     assert settle(found) == ()
     assert (root / "envpar.lock").read_bytes() == before
+    builder.image = dataclasses.replace(MADE, platform="linux/arm64")
+    assert go(shelf, root, mode, built).remarks == (
+        "stage qa built for linux/arm64, while envpar.lock has it for linux/amd64",
+    )
 
 
 @pytest.mark.parametrize(
