@@ -17,7 +17,7 @@ from pytest_envpar.engine.translate import redacted
 from pytest_envpar.errors import EngineError, EnvparError, NoEngineError, NotYetError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_envpar.engine.api import Engine
 
@@ -36,12 +36,14 @@ class Candidate:
         url: Its URL; empty for the service that we start ourselves.
         tls: Certificates, if it is behind TLS.
         explicit: Whether the user named exactly this one.
+        named: Whether it is from the user's environment and not from our list of usual places.
     """
 
     name: str
     url: str
     tls: TlsFiles | None = None
     explicit: bool = False
+    named: bool = False
 
     @property
     def starts_service(self) -> bool:
@@ -58,7 +60,15 @@ class Candidate:
         )
 
 
-def select_engine(configured: Sequence[str], environ: Mapping[str, str]) -> Engine:
+def _silent(_: str) -> None:
+    pass
+
+
+def select_engine(
+    configured: Sequence[str],
+    environ: Mapping[str, str],
+    told: Callable[[str], object] = _silent,
+) -> Engine:
     """The first engine that answers.
 
     Args:
@@ -66,6 +76,7 @@ def select_engine(configured: Sequence[str], environ: Mapping[str, str]) -> Engi
         environ: The environment of the user: ``DOCKER_HOST``, ``DOCKER_CONTEXT``, ``DOCKER_CONFIG``,
             ``DOCKER_CERT_PATH``, ``DOCKER_TLS_VERIFY``, ``CONTAINER_HOST``, ``XDG_RUNTIME_DIR``, ``HOME``,
             ``PATH``.
+        told: Takes a line where the user's environment names an engine that does not answer and another is used.
 
     Raises:
         NoEngineError: None answers; names each with its reason, and the command to get one.
@@ -75,11 +86,16 @@ def select_engine(configured: Sequence[str], environ: Mapping[str, str]) -> Engi
     failed: list[tuple[Candidate, EnvparError]] = []
     for candidate in candidates(configured, environ):
         try:
-            return connect(candidate, environ)
+            engine = connect(candidate, environ)
         except (EngineError, UsageError) as error:
             if candidate.explicit and isinstance(error, UsageError):
                 raise
             failed.append((candidate, error))
+        else:
+            for passed_over, why in failed:
+                if passed_over.named:
+                    told(f"{passed_over.title} is of no use ({why.message}); {candidate.title} is used")
+            return engine
     raise _no_engine(failed, environ)
 
 
@@ -135,7 +151,7 @@ def _docker_candidates(environ: Mapping[str, str]) -> list[Candidate]:
     found: list[Candidate] = []
     host = environ.get("DOCKER_HOST")
     if host:
-        found.append(Candidate("DOCKER_HOST", host, _tls_of(host, environ)))
+        found.append(Candidate("DOCKER_HOST", host, _tls_of(host, environ), named=True))
     context = _context(environ)
     # As for the docker command: DOCKER_HOST overrides the context.
     if context is not None and not host:
@@ -148,7 +164,7 @@ def _podman_candidates(environ: Mapping[str, str]) -> list[Candidate]:
     found: list[Candidate] = []
     host = environ.get("CONTAINER_HOST")
     if host:
-        found.append(Candidate("CONTAINER_HOST", host))
+        found.append(Candidate("CONTAINER_HOST", host, named=True))
     runtime = environ.get("XDG_RUNTIME_DIR")
     if runtime:
         found.append(Candidate("podman socket", f"unix://{runtime}/podman/podman.sock"))
@@ -186,14 +202,14 @@ def _context(environ: Mapping[str, str]) -> Candidate | None:
     title = f"docker context {name}"
     if not isinstance(host, str) or not host:
         # Kept as a candidate that fails: a context which is named and not there must not pass in silence.
-        return Candidate(title, f"context://{name}")
+        return Candidate(title, f"context://{name}", named=True)
     certificates = folder / "contexts" / "tls" / key / "docker"
     tls = None
     if certificates.is_dir() and not host.startswith("unix://"):
         tls = _tls_in(
             certificates, verify=not docker.get("SkipTLSVerify") if isinstance(docker, dict) else True
         )
-    return Candidate(title, host, tls)
+    return Candidate(title, host, tls, named=True)
 
 
 def _read(file: Path) -> dict[str, Any]:

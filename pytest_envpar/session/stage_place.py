@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from pytest_envpar.containers.labels import Owner
 from pytest_envpar.containers.sweep import sweep
 from pytest_envpar.engine.bars import Teller
 from pytest_envpar.engine.select import select_engine
-from pytest_envpar.errors import EnvparError
+from pytest_envpar.errors import EnvparError, escaped
 from pytest_envpar.images import locking
 from pytest_envpar.worker import start
 
@@ -89,7 +90,7 @@ class StagePlaces:
             EnvparError: It cannot be had; nothing is left behind.
         """
         owner = Owner.current(self._settings.root)
-        self._engine = engine = select_engine(self._configured, self._environ)
+        self._engine = engine = select_engine(self._configured, self._environ, _tell)
         try:
             if self._cancelled:
                 engine.cancel()
@@ -282,3 +283,9 @@ class StagePlaces:
                         self.parting(engine, self._ground.image)
                 finally:
                     engine.close()
+
+
+@functools.cache
+def _tell(line: str) -> None:
+    """Once, however many stages there are."""
+    sys.stderr.write(f"envpar: {escaped(line)}\n")

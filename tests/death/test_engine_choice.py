@@ -81,6 +81,16 @@ def test_a_named_socket_wins_over_the_configuration(project: Project) -> None:
     assert result.counts == {"passed": 1}
 
 
+def test_a_dead_engine_of_the_environment_is_told(project: Project) -> None:
+    project.write("test_it.py", "def test_a(): pass\n")
+    project.write("envpar.toml", f'[stages.qa]\nimage = "{project.image}"\nnetwork = "none"\n')
+    project.environ["DOCKER_HOST"] = f"unix://{project.root}/absent.sock"
+    result = project.run()
+    assert result.code == 0
+    assert result.text.count("envpar: DOCKER_HOST (unix://") == 1
+    assert "absent.sock) is of no use" in result.text
+
+
 def test_without_any_daemon_podman_is_started_for_the_run(podman_project: Project, tmp_path: Path) -> None:
     project = podman_project
     project.write("test_it.py", "def test_a(): pass\n")

@@ -16,7 +16,7 @@ from pytest_envpar import doctor
 from pytest_envpar.engine import parse, registry_auth, select
 from pytest_envpar.engine.connection import TlsFiles
 from pytest_envpar.engine.select import Candidate, candidates, select_engine
-from pytest_envpar.errors import ImageError, NoEngineError, NotYetError, UsageError
+from pytest_envpar.errors import EngineError, ImageError, NoEngineError, NotYetError, UsageError
 
 
 @pytest.fixture
@@ -74,11 +74,32 @@ def test_contexts(environ: dict[str, str], tmp_path: Path) -> None:
     (tls / "ca.pem").write_text("")
     environ["DOCKER_CONTEXT"] = "secure"
     (found, _) = candidates(["docker"], environ)
-    assert found == Candidate("docker context secure", "tcp://h:2", TlsFiles(ca=tls / "ca.pem", verify=False))
+    certificates = TlsFiles(ca=tls / "ca.pem", verify=False)
+    assert found == Candidate("docker context secure", "tcp://h:2", certificates, named=True)
     # A damaged configuration is no configuration.
     del environ["DOCKER_CONTEXT"]
     (tmp_path / ".docker" / "config.json").write_text("{")
     assert names(["docker"], environ) == ["docker socket"]
+
+
+@pytest.mark.parametrize("name", ["DOCKER_HOST", "CONTAINER_HOST", "DOCKER_CONTEXT"])
+def test_a_named_engine_is_not_passed_over_in_silence(
+    name: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(candidate: Candidate, _: object) -> object:
+        if candidate.name != "podman system service":
+            raise EngineError("nobody there")
+        return object()
+
+    monkeypatch.setattr(select, "connect", connect)
+    told: list[str] = []
+    select_engine(["auto"], environ, told.append)
+    assert told == []  # usual places are only looked at
+    select_engine(["auto"], {**environ, name: "unix:///mine"}, told.append)
+    (line,) = told
+    assert name.removeprefix("DOCKER_").lower() in line.lower()
+    assert "unix:///mine" in line
+    assert "is of no use (nobody there); podman system service is used" in line
 
 
 def test_tls_from_the_environment(environ: dict[str, str], tmp_path: Path) -> None:
