@@ -16,8 +16,8 @@ SUITE = '''
     import importlib.metadata, importlib.util, multiprocessing, os, signal, subprocess, sys, threading
     import pytest
 
-    LACKING = ["pluggy", "iniconfig", "packaging", "pygments", "coverage", "docker", "filelock", "pytest_envpar",
-               "py"] + (["exceptiongroup", "tomli"] if sys.version_info >= (3, 11) else [])
+    LACKING = ["pluggy", "iniconfig", "packaging", "pygments", "coverage", "docker", "filelock", "py"] + (
+        ["exceptiongroup", "tomli"] if sys.version_info >= (3, 11) else [])
 
     @pytest.mark.parametrize("name", LACKING)
     def test_what_the_image_lacks_cannot_be_imported(name):
@@ -26,8 +26,14 @@ SUITE = '''
         with pytest.raises(ModuleNotFoundError):
             __import__(name)
         assert name not in sys.modules
-        if name != "pytest_envpar":
-            assert importlib.util.find_spec(name) is None
+        assert importlib.util.find_spec(name) is None
+
+    def test_of_us_only_the_names_for_tests_can_be_imported():
+        import pytest_envpar
+        assert pytest_envpar.__doc__.startswith("pytest-envpar inside a stage")
+        for name in ("config", "engine", "session", "worker"):
+            with pytest.raises(ModuleNotFoundError):
+                __import__("pytest_envpar." + name)
 
     def test_no_distribution_is_added():
         with pytest.raises(importlib.metadata.PackageNotFoundError):
@@ -58,7 +64,7 @@ SUITE = '''
         assert "PYTHONPATH" not in os.environ and "PYTHONDONTWRITEBYTECODE" not in os.environ
 
     @pytest.mark.parametrize("flags", [[], ["-S"], ["-I"]], ids=str)
-    @pytest.mark.parametrize("name", ["pytest", "_pytest", *LACKING])
+    @pytest.mark.parametrize("name", ["pytest", "_pytest", "pytest_envpar", *LACKING])
     def test_children_see_nothing(name, flags):
         done = subprocess.run([sys.executable, *flags, "-c", "import " + name], capture_output=True, text=True)
         assert "ModuleNotFoundError" in done.stderr
