@@ -71,14 +71,16 @@ def expired_finding(entry: Allow) -> AllowanceFinding:
 
 
 def unused(policy: Policy, seen: Iterable[PackageChange]) -> tuple[AllowanceFinding, ...]:
-    """The allowances that allow nothing in any comparison of a run.
+    """The allowances that allow nothing in any comparison of a run; one that is over is told as such.
 
     Args:
         seen: Every package that differs in one of them, allowed or not.
     """
     changes = list(seen)
     return tuple(
-        AllowanceFinding(entry.package, entry.reason, entry.until, "unused")
+        AllowanceFinding(
+            entry.package, entry.reason, entry.until, "expired" if policy.expired(entry) else "unused"
+        )
         for entry in policy.allow
         if not any(_is_about(entry, change) for change in changes)
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_envpar.drift.findings import Drift, FailOn
+    from pytest_envpar.errors import EnvparError
 
 CLASS = "envpar.drift"
 
@@ -28,6 +29,14 @@ def case(drift: Drift, fail_on: FailOn) -> ET.Element:
         failure.text = "\n".join(text)
     else:
         ET.SubElement(made, "system-out").text = "\n".join(text)
+    return made
+
+
+def broken(left: str, right: str, error: EnvparError) -> ET.Element:
+    """A test case with an error: two environments that could not be compared, so that nobody takes them for alike."""
+    made = ET.Element("testcase", classname=CLASS, name=escaped(f"{left}..{right}"), time="0.000")
+    lines = [escaped(line) for line in error.lines()]
+    ET.SubElement(made, "error", message=lines[0]).text = "\n".join(lines)
     return made
 
 
@@ -46,8 +55,8 @@ def add(path: Path, cases: Sequence[ET.Element]) -> None:
     if suite is None:
         return
     suite.extend(cases)
-    failed = sum(each.find("failure") is not None for each in cases)
-    for name, count in (("tests", len(cases)), ("failures", failed)):
+    failed, errors = (sum(each.find(name) is not None for each in cases) for name in ("failure", "error"))
+    for name, count in (("tests", len(cases)), ("failures", failed), ("errors", errors)):
         suite.set(name, str(int(suite.get(name, "0")) + count))
     handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

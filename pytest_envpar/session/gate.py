@@ -92,7 +92,8 @@ class Gate:
         self._config = config
         self._asked = wanted
         self._answers: list[Answer] = []
-        self._error: EnvparError | None = None
+        self._errors: dict[tuple[str, str], EnvparError] = {}
+        self._unwritten: EnvparError | None = None
         self._failed: list[Drift] = []
 
     @pytest.hookimpl(tryfirst=True, hookwrapper=True)
@@ -105,8 +106,8 @@ class Gate:
         if stopped:
             return
         # The run of a stage has its status from inside, where nothing is known of the gate.
-        if self._error is not None:
-            engine = isinstance(self._error, EngineError)
+        if self._errors:
+            engine = any(isinstance(error, EngineError) for error in self._errors.values())
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR if engine else pytest.ExitCode.USAGE_ERROR
         elif self._failed and int(session.exitstatus) in _DECIDABLE:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -133,12 +134,17 @@ class Gate:
                 ),
                 classify=hooks.classifier(hook),
             )
-            with contextlib.closing(comparer):
-                self._answers = [comparer.answer(left, right, policy) for left, right in wanted.pairs]
         except EnvparError as error:
-            self._error = error
+            self._errors = dict.fromkeys(wanted.pairs, error)
             return
-        if wanted.every and self._answers:
+        with contextlib.closing(comparer):
+            for pair in wanted.pairs:
+                # What one pair is about says nothing of the others.
+                try:
+                    self._answers.append(comparer.answer(*pair, policy))
+                except EnvparError as error:
+                    self._errors[pair] = error
+        if wanted.every and self._answers and not self._errors:
             differing = [
                 change
                 for answer in self._answers
@@ -174,8 +180,9 @@ class Gate:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is None:
             return
-        if self._error is not None:
-            for line in self._error.lines():
+        errors = (*self._errors.values(), *(() if self._unwritten is None else (self._unwritten,)))
+        for told in dict.fromkeys(tuple(error.lines()) for error in errors):
+            for line in told:
                 reporter.write_line(f"envpar: drift gate: {line}", red=True)
         for drift in self._failed:
             text = f"envpar: drift gate failed (fail-on {self._asked.fail_on}): {drift_text.headline(drift)}"
@@ -183,10 +190,11 @@ class Gate:
 
     def _write_junit(self) -> None:
         path = getattr(self._config.option, "xmlpath", None)
-        if not path or not self._answers:
+        if not path:
             return
         cases = [drift_junit.case(answer.drift, self._asked.fail_on) for answer in self._answers]
+        cases += [drift_junit.broken(left, right, error) for (left, right), error in self._errors.items()]
         try:
             drift_junit.add(Path(os.path.expanduser(os.path.expandvars(path))), cases)  # noqa: PTH111
         except (OSError, SyntaxError) as error:
-            self._error = EnvparError(f"{path}: the gate could not be added: {error}")
+            self._unwritten = EnvparError(f"{path}: the gate could not be added: {error}")

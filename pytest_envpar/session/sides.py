@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from pytest_envpar.config.suggest import did_you_mean
 from pytest_envpar.errors import ConfigError, ImageError, NotFoundError, UsageError
+from pytest_envpar.images.pinned import parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 SideKind = Literal["stage", "image", "container", "file", "lock", "host"]
 HOST: Literal["host"] = "host"
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,11 @@ def parse(text: str, settings: Settings | None, here: Path, engine: Callable[[],
         if prefix in ("stage", "lock") and rest not in stages:
             raise _no_stage(text, rest, settings)
         if prefix == "file" and not (here / rest).exists():
-            raise UsageError(f"there is no file or folder {here / rest}")
+            raise UsageError(f"there is no file or folder {str(here / rest)!r}")
+        if prefix == "image" and not _may_be_image(rest):
+            raise ImageError(f"{text!r}: {rest!r} cannot be the name of an image")
+        if prefix == "container" and not (_CONTAINER.fullmatch(rest) and _has_container(engine(), rest)):
+            raise UsageError(f"{text!r}: {engine().info.kind} has no container {rest!r}")
         return Named(text, cast("SideKind", prefix), rest)
     if text == HOST:
         return Named(text, HOST, HOST)
@@ -58,19 +65,15 @@ def parse(text: str, settings: Settings | None, here: Path, engine: Callable[[],
     if _is_path(text, here):
         return Named(text, "file", text)
     connected = engine()
-    if connected.inspect_image(text) is not None:
+    if _may_be_image(text) and connected.inspect_image(text) is not None:
         return Named(text, "image", text)
-    try:
-        connected.inspect_container(text)
-    except NotFoundError:
-        pass
-    else:
+    if _CONTAINER.fullmatch(text) and _has_container(connected, text):
         return Named(text, "container", text)
     kind = connected.info.kind
     close = did_you_mean(text, tuple(stages), what="stages") if stages else None
     raise ImageError(
         f"{text!r} is no stage, no file, and neither an image nor a container that {kind} has",
-        hint=close or f"pull it: {kind} pull {text}",
+        hint=close or (f"pull it: {kind} pull {text}" if _may_be_image(text) else None),
     )
 
 
@@ -84,6 +87,23 @@ def split_pair(text: str) -> tuple[str, str]:
     if not dots or not left or not right:
         raise UsageError(f"{text!r} is no pair of environments", hint="write for example --env-drift=dev..qa")
     return left, right
+
+
+def _may_be_image(text: str) -> bool:
+    """Whether an engine may be asked for it: in its API a name is part of a path, where ``..`` leads elsewhere."""
+    try:
+        parse_reference(text)
+    except ValueError:
+        return False
+    return not any(part in ("", ".", "..") for part in text.split("/"))
+
+
+def _has_container(engine: Engine, name: str) -> bool:
+    try:
+        engine.inspect_container(name)
+    except NotFoundError:
+        return False
+    return True
 
 
 def _is_path(text: str, here: Path) -> bool:

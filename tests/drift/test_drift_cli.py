@@ -10,7 +10,6 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any, cast
 
-import jsonschema
 import pytest
 from conftest import DOCKER, Project, deb, missing
 
@@ -95,6 +94,11 @@ def test_details_on_demand(stages: Project) -> None:
 
 
 def test_json_is_as_published(stages: Project) -> None:
+    try:
+        import jsonschema
+    except ImportError:
+        missing("jsonschema is not installed")
+        raise
     told: dict[str, Any] = json.loads(stages.envpar("diff", "dev", "qa", "--format", "json").exits(1).out)
     jsonschema.validate(told, drift_json.schema())
     assert [(each["name"], each["before"], each["after"], each["files"]) for each in told["packages"]] == [
@@ -288,6 +292,9 @@ def test_what_means_nothing(stages: Project) -> None:
     stages.envpar("diff", "dev", "qq").exits(2, "'qq' is no stage, no file", "the stages are: ", "[image]")
     stages.envpar("diff", "dev", "stage:qq").exits(2, "there is no stage 'qq'")
     stages.envpar("diff", "dev", "file:nothing.tar").exits(2, "there is no file or folder")
+    for name in ("", "../x", "container:no\x1bthing"):
+        assert "\x1b" not in stages.envpar("diff", "dev", name).exits(2, "envpar: ").text
+    stages.envpar("diff", "dev", "container:nothing").exits(2, "docker has no container 'nothing'", "[usage]")
     stages.write("broken.tar", "this is no tar")
     stages.envpar("diff", "dev", "broken.tar").exits(2, "broken.tar: ")
     stages.envpar("diff", "dev", "qa", "--no-presets=bytecod").exits(2, "bytecode")

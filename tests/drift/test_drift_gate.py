@@ -95,6 +95,18 @@ def test_an_allowance_that_allows_nothing_is_found_when_all_pairs_are_compared(
 
 def test_what_cannot_be_compared(suite: Project, images: dict[str, str]) -> None:
     suite.pytest("--env-drift=dev..nothing").exits(4, "1 passed", "'nothing' is no stage")
+    both = suite.pytest("--env-drift=dev..no\x1bthing", "--env-drift=dev..qa", "--junitxml=out.xml")
+    # What can be compared is, and what cannot is no test that passed.
+    both.exits(4, "dev -> qa: 2 findings", FAILED)
+    assert "\x1b" not in both.text
+    report = ET.parse(suite.root / "out.xml").getroot()
+    assert [(case.get("name"), [child.tag for child in case]) for case in report.iter("testcase")] == [
+        ("test_it", []),
+        ("dev..qa", ["failure"]),
+        ("dev..no\\x1bthing", ["error"]),
+    ]
+    suites = next(report.iter("testsuite"))
+    assert (suites.get("tests"), suites.get("failures"), suites.get("errors")) == ("3", "1", "1")
     suite.pytest("--env-drift=dev").exits(4, "'dev' is no pair of environments")
     suite.stages(**images)
     suite.pytest("--env-drift").exits(4, "nothing says what to compare")

@@ -287,12 +287,19 @@ def test_an_allowance_does_not_cover_tampering() -> None:
 
 def test_unused_allowances_are_found_over_all_comparisons() -> None:
     policy = Policy(
-        TODAY, allow=(Allow("tzdata", "rolling"), Allow("pip:six", "old"), Allow("lib*", "libraries"))
+        TODAY,
+        allow=(
+            Allow("tzdata", "rolling"),
+            Allow("pip:six", "old"),
+            Allow("lib*", "libraries"),
+            Allow("apt", "over", "2026-05-31"),
+        ),
     )
     seen = [finding.change for finding in tzdata(PLAIN).packages]
     assert [(each.package, each.state) for each in unused(policy, seen)] == [
         ("pip:six", "unused"),
         ("lib*", "unused"),
+        ("apt", "expired"),
     ]
 
 

@@ -90,6 +90,29 @@ def test_no_name(text: str, shown: str, settings: Settings, tmp_path: Path) -> N
     assert shown in raised.value.message
 
 
+@pytest.mark.parametrize(
+    "name", ["", "../x", "a/../../containers/json", "a//b", "Foo Bar", "a@sha256:12", "no\x1bthing", "x?y=1"]
+)
+def test_what_can_be_no_name_is_not_asked_for(name: str, settings: Settings, tmp_path: Path) -> None:
+    """In an engine's API a name is part of a path."""
+
+    class Silent:
+        info = SimpleNamespace(kind="docker")
+
+        def __getattr__(self, what: str) -> Any:
+            pytest.fail(f"{what} was asked")
+
+    for prefix in ("", "image:", "container:"):
+        with pytest.raises(UsageError) as raised:
+            parse(prefix + name, settings, tmp_path, Silent)  # type: ignore[arg-type]
+        assert raised.value.message.isprintable()
+
+
+def test_a_container_that_is_not_there(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="docker has no container 'gone'"):
+        meaning("container:gone", settings, tmp_path)
+
+
 def test_stages_without_a_configuration(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no stages are configured here"):
         meaning("stage:qa", None, tmp_path)
