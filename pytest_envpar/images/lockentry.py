@@ -162,6 +162,8 @@ def difference(old: Entry, new: Entry) -> str:
     ]
     if old.layers != new.layers:
         parts.append(layers_that_differ(old.layers, new.layers))
+        if old.manifest is not None and new.manifest is not None:
+            parts.append("the same files" if old.manifest == new.manifest else "other files")
     return ", ".join(parts)
 
 

@@ -71,8 +71,8 @@ class Entry:
         platform: ``os/arch`` or ``os/arch/variant``.
         inputs: The hash of a build's inputs.
         setup: The hash of the ``setup`` steps and their inputs; ``None`` without any.
-        manifest: Reserved: the fingerprint of the file system.
-        packages: Reserved: the fingerprint of the packages.
+        manifest: The fingerprint of the file system; ``None`` if it could not be had.
+        packages: The fingerprint of the packages; likewise.
         layers: The diff IDs of the layers, bottom first.
         base: What a build, or the layer of ``setup`` steps, starts from: reference to digest, or to ``local`` and image
             id where no registry gave it.

@@ -1,4 +1,5 @@
-"""What is kept of an image's packages: the inventory in the ledger, its fingerprint in the lock file."""
+"""What is kept of an image: the inventory of its packages in the ledger, fingerprints of them and of its files in the
+lock file."""
 
 from __future__ import annotations
 
@@ -6,14 +7,14 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
-from pytest_envpar.drift import baseline, looking
+from pytest_envpar.drift import baseline, fingerprint, looking
 from pytest_envpar.drift.packages.base import Reader
 from pytest_envpar.drift.packages.inventory import inventory
 from pytest_envpar.drift.sides import of_image
 from pytest_envpar.errors import EnvparError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pytest_envpar.drift.model import Package
@@ -48,30 +49,39 @@ def is_record(formats: Sequence[PackageFormat]) -> Callable[[str], object | None
 
 
 def fingerprinted(locked: Locked, engine: Engine, root: Path) -> Locked:
-    """``locked`` with the fingerprint of the image's packages in its entry, if that is to be written anyway.
+    """``locked`` with the fingerprints of the image's packages and files in its entry, if that is to be written anyway.
 
     A fingerprint that cannot be had is left out: the entry pins the image without it.
 
     Args:
         root: The project's root (host).
     """
-    if not locked.pending or locked.entry.packages is not None:
+    entry = locked.entry
+    if not locked.pending or None not in (entry.packages, entry.manifest):
         return locked
     from pytest_envpar import options
     from pytest_envpar.containers.labels import Owner
+
+    side = of_image(engine, locked.image.info, locked.stage.name)
+    labels = Owner.current(root).labels("probe")
+    packages, manifest = entry.packages, entry.manifest
+    with contextlib.ExitStack() as resources:
+        ledger = resources.enter_context(options.open_ledger())
+        if packages is None:
+            with contextlib.suppress(EnvparError):
+                packages = _of_packages(side, ledger, labels)
+        if manifest is None:
+            with contextlib.suppress(EnvparError):
+                manifest = fingerprint.of_side(side, ledger.manifests, labels)
+    return dataclasses.replace(locked, entry=dataclasses.replace(entry, packages=packages, manifest=manifest))
+
+
+def _of_packages(side: Side, ledger: Ledger, labels: Mapping[str, str]) -> str | None:
     from pytest_envpar.drift.packages import own_formats
 
     formats = own_formats()
-    side = of_image(engine, locked.image.info, locked.stage.name)
-    try:
-        with contextlib.ExitStack() as resources:
-            ledger = resources.enter_context(options.open_ledger())
-            wanted = looking.kept_of((), is_record(formats))
-            tree = looking.tree_of(side, wanted, resources, Owner.current(root).labels("probe"))
-            found = packages_of(side, tree, formats, (), ledger)
-    except EnvparError:
-        return locked
-    if found is None:
-        return locked
-    entry = dataclasses.replace(locked.entry, packages=baseline.fingerprint(found))
-    return dataclasses.replace(locked, entry=entry)
+    with contextlib.ExitStack() as resources:
+        wanted = looking.kept_of((), is_record(formats))
+        tree = looking.tree_of(side, wanted, resources, labels)
+        found = packages_of(side, tree, formats, (), ledger)
+    return None if found is None else baseline.fingerprint(found)

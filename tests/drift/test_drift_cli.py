@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import json
 import shutil
+import sqlite3
 import subprocess
 from typing import TYPE_CHECKING, Any, cast
 
@@ -229,10 +230,11 @@ class Blind:
 
 
 def test_every_way_to_look_gives_the_same_answer(engine: Engine, images: dict[str, str]) -> None:
-    from pytest_envpar.drift import looking
+    from pytest_envpar.drift import fingerprint, looking
     from pytest_envpar.drift.assess import assess
     from pytest_envpar.drift.packages import own_formats
     from pytest_envpar.drift.policy import Policy
+    from pytest_envpar.drift.produce import MemoryStore
     from pytest_envpar.drift.routes import compare_sides
     from pytest_envpar.drift.sides import image_side
 
@@ -254,6 +256,11 @@ def test_every_way_to_look_gives_the_same_answer(engine: Engine, images: dict[st
                 for side in sides
             ]
             answers.append(assess(compared, trees[0], trees[1], policy))
+    marks = {
+        fingerprint.of_side(sides[0], MemoryStore(), {}, force=way) for way in ("layers", "scan", "export")
+    }
+    assert len(marks) == 1
+    assert marks != {None, fingerprint.of_side(sides[1], MemoryStore(), {})}
     assert answers[0].packages[0].change.tampered == ("/usr/lib/greet/a",)
     assert answers[0] == answers[1]
 
@@ -304,12 +311,23 @@ def test_what_means_nothing(stages: Project) -> None:
 
 def test_a_locked_image_that_is_gone(project: Project, build: Callable[..., str], engine: Engine) -> None:
     old, new = build("old", deb("greet", "1.0", a="one")), build("new", deb("greet", "1.1", a="two"))
+    ledger = project.root / "ledger.sqlite3"
+    project.environ["ENVPAR_LEDGER"] = str(ledger)
     project.stages(qa=old)
     project.envpar("lock").exits(0)
-    assert '\npackages = "sha256:' in (project.root / "envpar.lock").read_text()
+    text = (project.root / "envpar.lock").read_text()
+    assert '\npackages = "sha256:' in text
+    assert '\nmanifest = "sha256:' in text
     engine.remove_image(old, force=True)
     project.stages(qa=new)
-    # The ledger has seen the packages when they were locked.
+    # The ledger has seen the layers and the packages when they were locked.
+    done = project.envpar("diff", "lock:qa", f"image:{new}", "--explain").exits(
+        1, "greet 1.0 -> 1.1 (dpkg, 1 file)"
+    )
+    assert "route: layers" in done.out
+    with contextlib.closing(sqlite3.connect(ledger)) as connection, connection:
+        connection.execute("DELETE FROM manifest WHERE kind LIKE 'entries-%'")
+    # Layers are the first to go when room is made.
     done = project.envpar("diff", "lock:qa", f"image:{new}", "--explain").exits(1, "greet 1.0 -> 1.1 (dpkg)")
     assert "not compared: / (an image is gone" in done.out
     # Without it the lock file alone says that they are others.

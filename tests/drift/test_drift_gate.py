@@ -9,8 +9,12 @@ from xml.etree import ElementTree as ET
 import pytest
 from conftest import SOURCE, Project, deb, missing
 
+from pytest_envpar.images.lockfile import read
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pytest_envpar.images.lockfile import Entry
 
 pytestmark = pytest.mark.engine
 
@@ -140,6 +144,26 @@ def test_hooks_of_a_plugin(suite: Project) -> None:
     suite.pytest("--env-drift", "-s").exits(1, "FOUND dev qa 1")
     suite.write("conftest.py", "def pytest_envpar_packages():\n    return [1]\n")
     suite.pytest("--env-drift").exits(4, "the hook pytest_envpar_packages returned 1")
+
+
+def test_an_update_writes_the_fingerprints_anew(suite: Project, images: dict[str, str]) -> None:
+    def locked() -> Entry:
+        lock = read(suite.root / "envpar.lock")
+        assert lock is not None
+        return lock.stages["dev"]
+
+    suite.pytest("--env=dev").exits(0)
+    # A run that nobody asked to look at the image does not.
+    assert (locked().manifest, locked().packages) == (None, None)
+    suite.stages(dev=images["qa"])
+    suite.pytest("--env=dev", "--env-update").exits(0)
+    first = locked()
+    assert first.manifest
+    assert first.packages
+    suite.stages(dev=images["dev"])
+    suite.pytest("--env=dev", "--env-update").exits(0)
+    assert locked().manifest not in (None, first.manifest)
+    assert locked().packages not in (None, first.packages)
 
 
 def test_the_example(project: Project, base: str) -> None:
