@@ -187,7 +187,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="session")
-def engine(environ: Mapping[str, str]) -> Iterator[Engine]:
+def engine(environ: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The Docker daemon of this machine."""
     try:
         made = connect(Candidate("docker", DOCKER), environ)
@@ -196,6 +196,15 @@ def engine(environ: Mapping[str, str]) -> Iterator[Engine]:
         raise
     with contextlib.closing(made):
         yield made
+        _remove_built(made, tmp_path_factory.getbasetemp())
+
+
+def _remove_built(engine: Engine, folder: Path) -> None:
+    """Remove the images that runs of projects below ``folder`` have built and their tests have not removed."""
+    for each in list_ours(engine):
+        if each.type == "image" and each.project and Path(each.project).is_relative_to(folder):
+            with contextlib.suppress(EngineError):
+                engine.remove_image(each.name or each.id)
 
 
 @pytest.fixture(scope="session")
