@@ -12,18 +12,19 @@ import dataclasses
 import itertools
 import tempfile
 import threading
-from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_envpar import options
 from pytest_envpar.containers import checkpoint as checkpoints
 from pytest_envpar.errors import CommandError, ConfigError, EnvparError, UsageError
-from pytest_envpar.images import tarstream
+from pytest_envpar.session.desk_fields import Fields
+from pytest_envpar.session.desk_files import FILES
 from pytest_envpar.worker.agent import wire
 from pytest_envpar.worker.supply import Supply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from pytest_envpar.config.model import Settings
     from pytest_envpar.containers.checkpoint import Checkpoint
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.recipe import Recipe
     from pytest_envpar.containers.services import Services
     from pytest_envpar.images.locking import Mode
+    from pytest_envpar.session.desk_files import Answer
     from pytest_envpar.worker.client import Client
     from pytest_envpar.worker.start import Ground
 
@@ -41,8 +43,6 @@ MOST_BYTES = 1 << 30
 MOST_CALLS = 64
 _IN_MEMORY = 1 << 20
 _PLAIN = (FileNotFoundError, IsADirectoryError, TimeoutError)
-
-Answer = tuple[dict[str, Any], "Iterable[bytes]"]
 
 
 @dataclasses.dataclass
@@ -174,7 +174,7 @@ class Desk:
         container = self._containers.get(target)
         if container is None:
             raise UsageError("this container is not one that this run has started")
-        files = _FILES.get(verb)
+        files = FILES.get(verb)
         if files is not None:
             return files(container, given, data)
         return self._container(verb, target, container, given, data)
@@ -330,95 +330,6 @@ class Desk:
             case _:
                 raise UsageError(f"{verb!r} is nothing that a process can do")
         return {}, ()
-
-
-class Fields:
-    """What a call brings along, looked at one by one."""
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self._given = given
-
-    def raw(self, name: str) -> Any:
-        return self._given.get(name)
-
-    def maybe_text(self, name: str) -> str | None:
-        value = self._given.get(name)
-        if value is not None and not isinstance(value, str):
-            raise UsageError(f"{name} is text, not {value!r}")
-        return value
-
-    def text(self, name: str) -> str:
-        value = self.maybe_text(name)
-        if value is None:
-            raise UsageError(f"{name} is missing")
-        return value
-
-    def maybe_number(self, name: str) -> float | None:
-        value = self._given.get(name)
-        if value is not None and not isinstance(value, (int, float)):
-            raise UsageError(f"{name} is a number, not {value!r}")
-        return value
-
-    def number(self, name: str) -> float:
-        value = self.maybe_number(name)
-        if value is None:
-            raise UsageError(f"{name} is missing")
-        return value
-
-    def items(self, name: str) -> list[Any]:
-        value = self._given.get(name)
-        return value if isinstance(value, list) else []
-
-    def words(self, name: str) -> list[str]:
-        return [str(word) for word in self.items(name)]
-
-    def texts(self, name: str) -> dict[str, str]:
-        value = self._given.get(name)
-        return {str(key): str(text) for key, text in value.items()} if isinstance(value, dict) else {}
-
-
-def _read(container: Container, given: Fields, data: IO[bytes]) -> Answer:
-    del data
-    return {}, (container.read_bytes(given.text("path")),)
-
-
-def _write(container: Container, given: Fields, data: IO[bytes]) -> Answer:
-    container.write(given.text("path"), data.read(), mode=int(given.number("mode")) & 0o7777)
-    return {}, ()
-
-
-def _copy_in(container: Container, given: Fields, data: IO[bytes]) -> Answer:
-    container.unpack(given.text("place"), PurePosixPath(given.text("name")).name, data)
-    return {}, ()
-
-
-def _copy_out(container: Container, given: Fields, data: IO[bytes]) -> Answer:
-    """By way of a folder of the host: what leaves here has names that were looked at."""
-    del data
-    from pytest_envpar.containers import handle_archive
-
-    source = PurePosixPath(given.text("source"))
-    folder = tempfile.TemporaryDirectory(prefix="envpar-copy-")
-    try:
-        copy = container.copy_out(source, Path(folder.name) / "copy")
-        pieces = tarstream.tar(handle_archive.entries_of(copy, "copy"))
-    except BaseException:
-        folder.cleanup()
-        raise
-
-    def sent() -> Iterator[bytes]:
-        with folder:
-            yield from pieces
-
-    return {"name": source.name}, sent()
-
-
-_FILES: Mapping[str, Callable[[Any, Fields, IO[bytes]], Answer]] = {
-    "read": _read,
-    "write": _write,
-    "copy_in": _copy_in,
-    "copy_out": _copy_out,
-}
 
 
 def _cut(pieces: Iterable[bytes]) -> Iterator[bytes]:
