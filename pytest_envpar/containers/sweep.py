@@ -136,9 +136,20 @@ def sweep(engine: Engine, *, everything_dead: bool = True) -> Swept:
     return _remove(engine, wanted)
 
 
-def prune(engine: Engine, cache: bool = False) -> Swept:
-    """What ``envpar prune`` removes: what dead runs left or kept and, if asked, caches that no container uses."""
-    return _remove(engine, lambda ours: ours.state in ("dead", "kept") or (cache and ours.state == "cache"))
+def prune(engine: Engine, cache: bool = False, project: str | None = None) -> Swept:
+    """What ``envpar prune`` removes: what dead runs left or kept and, if asked, caches that no container uses.
+
+    Args:
+        cache: Caches, too.
+        project: Only what belongs to the project with this root (host path); of all projects by default.
+    """
+
+    def wanted(ours: OurObject) -> bool:
+        if project is not None and ours.project != project:
+            return False
+        return ours.state in ("dead", "kept") or (cache and ours.state == "cache")
+
+    return _remove(engine, wanted)
 
 
 def _remove(engine: Engine, wanted: Callable[[OurObject], bool]) -> Swept:

@@ -292,7 +292,7 @@ def test_containers_are_kept(project: Project, engine: Engine, when: str, kept: 
             ).stdout
             assert re.search(rf"^container +{names[0]} +run +kept +qa ", listed, re.MULTILINE), listed
     finally:
-        prune(engine)
+        prune(engine, project=str(project.root))
     assert [
         each for each in list_ours(engine) if each.project == str(project.root) and each.state != "cache"
     ] == []
