@@ -252,7 +252,14 @@ def test_a_failed_test_shows_the_containers_log(project: Project, stage: str) ->
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize(("when", "kept"), [("never", []), ("failed", ["bad"]), ("always", ["bad", "good"])])
+@pytest.mark.parametrize(
+    ("when", "kept"),
+    [
+        pytest.param("never", [], marks=pytest.mark.slow),
+        ("failed", ["bad"]),
+        ("always", ["bad", "good"]),
+    ],
+)
 def test_containers_are_kept(project: Project, engine: Engine, when: str, kept: list[str]) -> None:
     project.stage()
     project.write(
