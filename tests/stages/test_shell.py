@@ -69,8 +69,9 @@ def test_a_terminal(project: Project) -> None:
         os.write(master, b"stty size; echo app-$APP; test -t 1 && echo it-is-a-terminal\n")
         seen = _until(master, rb"it-is-a-terminal\r\n(?!.*echo)")
         assert b"app-shelf" in seen
-        os.write(master, b"sleep 600\n")
-        _until(master, rb"sleep 600")
+        # Its own word, not the echo of the line: before that, the interrupt could reach the shell alone.
+        os.write(master, b"sh -c 'echo asleep-$((1 + 1)); exec sleep 600'\n")
+        _until(master, rb"asleep-2\r\n")
         os.write(master, b"\x03exit 5\n")
         while _read(master):
             pass
