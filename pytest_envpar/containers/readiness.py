@@ -179,9 +179,23 @@ def watch(
                 continue
             *lines, rest = (rest + piece[1]).split(b"\n")
             for line in lines:
-                name, met = json.loads(line)
+                heard = _heard(line)
+                if heard is None:
+                    # Where the container is on its way out, an engine writes its own words into the output.
+                    errors = (errors + line + b"\n")[-_MAX_ERRORS:]
+                    continue
+                name, met = heard
                 if met is None:
                     waiting.discard(name)
-                told(str(name), None if met is None else str(met))
+                told(name, met)
     finally:
         stream.close()
+
+
+def _heard(line: bytes) -> tuple[str, str | None] | None:
+    """A line of the probe's; ``None`` for any other."""
+    try:
+        name, met = json.loads(line)
+    except (ValueError, TypeError):
+        return None
+    return str(name), None if met is None else str(met)

@@ -64,11 +64,14 @@ def bare(engine: Engine, run_labels: Mapping[str, str]) -> Iterator[tuple[str, s
         tag = f"envpar-test-drift-bare-{secrets.token_hex(4)}"
         made.append(engine.build([out.getvalue()], dockerfile="Dockerfile", tag=f"{tag}:1", labels=labels))
     yield made[0], made[1]
-    # Podman also keeps the steps of a build as images, each of which may be the parent of another.
-    for _ in range(5):
-        for image in (*made, *(each.id for each in engine.list_images(labels))):
+    # Podman also keeps the steps of a build as images, one for each label too, and only the last of them can go.
+    while left := {*made, *(each.id for each in engine.list_images(labels))}:
+        for image in left:
             with contextlib.suppress(EngineError):
                 engine.remove_image(image, force=True)
+        made = []
+        after = {each.id for each in engine.list_images(labels)}
+        assert after < left, after
 
 
 def told(found: Any) -> list[tuple[str, str, tuple[str, ...]]]:
