@@ -109,7 +109,8 @@ class Provider:
         if isinstance(error, NotConfiguredError) or (isinstance(error, NoEngineError) and not in_ci):
             pytest.skip(one_line(error.lines()))
         if isinstance(error, (EnvparError, TimeoutError)):
-            pytest.fail(str(error), pytrace=False)
+            # Not pytest.fail(): the same words would be shown once more as what came before.
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         raise error
 
 

@@ -338,3 +338,12 @@ def test_containers_of_a_stage_share_its_services(project: Project, stage: str |
         """,
     )
     project.run(stage=stage).ok()
+
+
+@pytest.mark.engine
+def test_an_error_is_told_once(project: Project) -> None:
+    project.stage("[stages.empty]")
+    result = project.suite("def test_a(empty_container): pass", stage="")
+    assert result.code == 1
+    assert result.out.count("hint: a stage may also take it from another one") == 1, result.text
+    assert "During handling" not in result.out

@@ -148,4 +148,5 @@ def give_up(error: Exception) -> None:
     lines: List[str] = error.lines() if hasattr(error, "lines") else [str(error)]
     if getattr(error, "skip", False):
         pytest.skip("; ".join(line.strip() for line in lines))
-    pytest.fail("\n".join(lines), pytrace=False)
+    # Not pytest.fail(): the same words would be shown once more as what came before.
+    raise pytest.fail.Exception("\n".join(lines), pytrace=False) from None
