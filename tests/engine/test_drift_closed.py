@@ -47,31 +47,32 @@ def elsewhere(engine: Engine) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def bare(engine: Engine, run_labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def bare(engine: Engine) -> Iterator[tuple[str, str]]:
     """Two images without any program."""
     made = []
-    labels = {**run_labels, "pytest-envpar.test": secrets.token_hex(6)}
+    mark = secrets.token_hex(6)
     for content in (b"1", b"2"):
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as archive:
             for name, data in (
-                ("Dockerfile", b"FROM scratch\nENV A=%s\nCOPY f /etc/f\n" % content),
+                (
+                    "Dockerfile",
+                    b"FROM scratch\nLABEL bare=%s\nENV A=%s\nCOPY f /etc/f\n" % (mark.encode(), content),
+                ),
                 ("f", content),
             ):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
         tag = f"envpar-test-drift-bare-{secrets.token_hex(4)}"
-        made.append(engine.build([out.getvalue()], dockerfile="Dockerfile", tag=f"{tag}:1", labels=labels))
+        made.append(engine.build([out.getvalue()], dockerfile="Dockerfile", tag=f"{tag}:1"))
     yield made[0], made[1]
-    # Podman also keeps the steps of a build as images, one for each label too, and only the last of them can go.
-    while left := {*made, *(each.id for each in engine.list_images(labels))}:
+    # Podman keeps the steps of a build as images, of which only the last can go: all have the label of the first.
+    while left := {each.id for each in engine.list_images({"bare": mark})}:
         for image in left:
             with contextlib.suppress(EngineError):
                 engine.remove_image(image, force=True)
-        made = []
-        after = {each.id for each in engine.list_images(labels)}
-        assert after < left, after
+        assert {each.id for each in engine.list_images({"bare": mark})} < left
 
 
 def told(found: Any) -> list[tuple[str, str, tuple[str, ...]]]:

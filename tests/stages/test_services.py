@@ -362,7 +362,8 @@ def test_names_that_mean_the_same_variable(project: Project) -> None:
 def host(project: Project) -> subprocess.Popen[str]:
     """A run that is not waited for."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--env=qa"],
+        # Whoever started these tests in the background may have had the signals ignored, which is inherited.
+        ["env", "--default-signal=INT", sys.executable, "-m", "pytest", "--env=qa"],
         cwd=project.root,
         env=project.environ,
         stdin=subprocess.DEVNULL,
