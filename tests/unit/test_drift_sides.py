@@ -48,11 +48,11 @@ def test_what_engines_and_we_put_into_containers_is_left_out() -> None:
         "/dev/null",
         "/etc/hosts",
         "/run/secrets/a",
-        "/work/x",
+        "/suite/x",
     ]
-    outside = Outside(["/work"])
+    outside = Outside(["/suite"])
     assert left(outside, *map(added, paths)) == []
-    assert left(outside, added("/etc/hostsfile"), added("/worker")) == ["/etc/hostsfile", "/worker"]
+    assert left(outside, added("/etc/hostsfile"), added("/suites")) == ["/etc/hostsfile", "/suites"]
     assert outside.not_compared() == ()
 
 
