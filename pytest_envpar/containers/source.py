@@ -20,10 +20,8 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from pytest_envpar.containers.project_files import project_entries
 from pytest_envpar.engine.api import ContainerSpec, EngineInfo, Mount
 from pytest_envpar.errors import EngineError, StageError, UsageError
-from pytest_envpar.images import tarstream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -296,6 +294,9 @@ def fill_source(
     """
     owner = plan.owner if plan.native_overlay else None
     if plan.mode == "copy":
+        from pytest_envpar.containers.project_files import project_entries
+        from pytest_envpar.images import tarstream
+
         entries = project_entries(plan.host_root, plan.uid, plan.gid)
         engine.put_archive(container, plan.container_root, tarstream.tar(entries))
         mode = stat.S_IMODE(plan.host_root.stat().st_mode) | 0o700
@@ -318,6 +319,8 @@ def fill_source(
 
 
 def _own(engine: Engine, container: str, path: PurePosixPath, owner: tuple[int, int, int]) -> None:
+    from pytest_envpar.images import tarstream
+
     uid, gid, mode = owner
     entry = tarstream.directory(f"{path.name}/", mode, uid, gid, int(time.time()))
     engine.put_archive(container, path.parent, tarstream.tar([entry]))

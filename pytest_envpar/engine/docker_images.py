@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_envpar.engine import layers, parse, registry_auth
-from pytest_envpar.engine import progress as progress_lines
 from pytest_envpar.engine.calls import Calls, label_filter
 from pytest_envpar.engine.retry import Backoff, may_pass
 from pytest_envpar.engine.translate import translated
@@ -210,13 +209,15 @@ class DockerImages(Calls):
             query = {"fromImage": name, "tag": tag} if name and "/" not in tag else query | {"tag": "latest"}
         if platform:
             query["platform"] = platform
+        from pytest_envpar.engine.progress import follow_pull
+
         headers = self._credentials(reference)
         began = time.monotonic()
         with translated(doing, self._url):
             response = self._request("POST", "/images/create", query=query, headers=headers, timeout_s=None)
             # An error in the middle leaves the rest unread: nobody else would close the connection.
             with contextlib.closing(response):
-                pull = progress_lines.follow_pull(response.chunks(), progress)
+                pull = follow_pull(response.chunks(), progress)
         if progress is not None:
             what = pull.summary()
             progress(f"pulled {reference}{f' ({what})' if what else ''} in {time.monotonic() - began:.1f} s")
@@ -229,12 +230,14 @@ class DockerImages(Calls):
         context: Iterable[bytes],
         progress: Progress | None,
     ) -> str | None:
+        from pytest_envpar.engine.progress import follow_build
+
         with translated(f"build of {dockerfile}", self._url):
             response = self._request(
                 "POST", "/build", query=query, headers=headers, body=context, timeout_s=None
             )
             with contextlib.closing(response):
-                return progress_lines.follow_build(response.chunks(), dockerfile, progress)
+                return follow_build(response.chunks(), dockerfile, progress)
 
 
 def _copied(pieces: Iterable[bytes], spool: IO[bytes]) -> Iterator[bytes]:

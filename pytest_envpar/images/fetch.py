@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_envpar.errors import ConnectionLostError, EngineError
-from pytest_envpar.images.refusals import refusal
 
 if TYPE_CHECKING:
     from pytest_envpar.config.model import Stage
@@ -31,5 +30,7 @@ def pull_reference(
     except ConnectionLostError:
         raise
     except EngineError as error:
+        from pytest_envpar.images.refusals import refusal
+
         where = where or f"stage {stage.name!r}: image {reference}"
         raise refusal(engine, where, reference, stage.platform, error) from error

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar.containers.lifecycle import RunningContainer, start_container
 from pytest_envpar.containers.source import SourcePlan, plan_source
-from pytest_envpar.drift.changes import Changes, left_behind
 from pytest_envpar.errors import EngineError, NotFoundError
 from pytest_envpar.images.locking import Locked, Mode, resolve_stage
 from pytest_envpar.worker import bytecode
@@ -17,7 +16,6 @@ from pytest_envpar.worker.client import Client
 from pytest_envpar.worker.paths import PathMap
 from pytest_envpar.worker.payload import ROOT, Payload, ensure
 from pytest_envpar.worker.probe import Probe, path_facts, probe
-from pytest_envpar.worker.setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.labels import Owner
     from pytest_envpar.containers.readiness import Vantage
     from pytest_envpar.containers.services import Services
+    from pytest_envpar.drift.changes import Changes
     from pytest_envpar.engine.api import ContainerInfo, Engine, Mount, Progress
     from pytest_envpar.images.pinned import PinnedImage
 
@@ -113,6 +112,8 @@ class Site:
 
     def left_behind(self) -> Changes | None:
         """What the suite left in the container's file system; None if the engine cannot tell any more."""
+        from pytest_envpar.drift.changes import left_behind
+
         try:
             return left_behind(
                 self.ground.engine,
@@ -150,6 +151,12 @@ def prepare(
         UsageError: The image, its Python or the source cannot be had, or the lock file refuses the stage.
         EngineError: The engine failed.
     """
+    setup = None
+    if stage.setup:
+        # What only some stages need is imported for them alone: the container waits for it.
+        from pytest_envpar.worker.setup import Setup
+
+        setup = Setup(engine, settings, owner, cache_dir, environ, progress)
     locked = resolve_stage(
         engine,
         stage,
@@ -157,7 +164,7 @@ def prepare(
         mode,
         progress=progress,
         owner_labels=owner.labels("cache", stage.name),
-        setup=Setup(engine, settings, owner, cache_dir, environ, progress),
+        setup=setup,
     )
     image = locked.image
     found = probe(engine, image.info, stage, settings.root, cache_dir, owner=owner)
