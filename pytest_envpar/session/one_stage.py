@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_envpar.errors import EngineError, EnvparError
 from pytest_envpar.session import crash, decode, ends, newer_ids
 from pytest_envpar.session.boot import Boot
+from pytest_envpar.session.breaking_off import INTERRUPT_S, break_off
 from pytest_envpar.session.hearing import EXIT_S, Hearing
 from pytest_envpar.session.items import Collection, VirtualItem
-from pytest_envpar.session.link import MAX_RESTARTS, Ended, Link
+from pytest_envpar.session.link import Ended, Link
 from pytest_envpar.session.service_reports import ServiceReports
+from pytest_envpar.session.succession import Succession
 from pytest_envpar.session.summary import Summary
 from pytest_envpar.worker.agent import wire
 
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from pytest_envpar import options
     from pytest_envpar.session.launch import Launch
 
-INTERRUPT_S = 1.0
-ENDING_S = 2.5
-"""How long an interrupted session may go on ending once it has reacted: fixtures of a busy machine take their time."""
-DUMP_S = 1.5
-"""More than the supervisor gives a worker to die of it, so that what it said is heard."""
 STATUS = "envpar_status"
 """Attribute of a report: category, letter and word as the inside computed them."""
 
@@ -104,7 +100,7 @@ class OneStage:
         self._services = ServiceReports(launched.places)
         self._nodeids: list[str] = []
         self._done: set[int] = set()
-        self._death: crash.Death | None = None
+        self._succession = Succession(config, self.link)
         self._at_end: crash.Death | None = None
         self._planned = False
         self._failures = 0
@@ -267,8 +263,7 @@ class OneStage:
             self._not_run(item, self.lost.reason)
 
     def _ask(self, item: VirtualItem, following: pytest.Item | None) -> bool:
-        if self._death is not None:
-            self._go_on(item)
+        self._go_on(item)
         return self.link.run(item.index, following.index if isinstance(following, VirtualItem) else None)
 
     def _not_run(self, item: VirtualItem, reason: str) -> None:
@@ -307,8 +302,7 @@ class OneStage:
         self.lost = Lost(f"stage {self.name} has ended before this test: {reason}")
 
     def _show(self, item: VirtualItem) -> None:
-        if self._death is not None:
-            self._go_on(item)
+        self._go_on(item)
         hook = self._config.hook
         index = item.index
         started = over = False
@@ -368,7 +362,7 @@ class OneStage:
 
     def _crashed(self, item: VirtualItem, death: crash.Death, started: bool, over: bool) -> None:
         """The worker died: the test that was running failed, and the cause is told."""
-        self._death = death
+        self._succession.death = death
         hook = self._config.hook
         if self.link.finished is not None:
             self._raise_for_end()
@@ -395,37 +389,18 @@ class OneStage:
         self._done.add(item.index)
 
     def _go_on(self, item: VirtualItem) -> None:
-        """A fresh worker for the rest of the suite."""
-        death, self._death = self._death, None
-        assert death is not None
+        """Have a fresh worker for the rest of the suite, if the last one has died."""
+        if self._succession.death is None:
+            return
         session = item.session
         remaining = [index for index in self._indices(session.items) if index not in self._done]
         if self.boot.crew:
             remaining = []  # others may run them
-        link = self.link
-        if link.restarts >= self._max_restarts():
-            raise session.Interrupted(
-                f"{link.restarts + 1} workers of stage {self.name} died; {len(remaining)} tests were not run"
-            )
+        failures = session.testsfailed if self.alone else self._failures
         try:
-            failures = session.testsfailed if self.alone else self._failures
-            lost = link.restart(death, remaining, self._nodeids, failures)
-        except EnvparError as error:
-            if isinstance(error, EngineError):
-                self.final = int(pytest.ExitCode.INTERNAL_ERROR)
-            raise session.Interrupted(
-                f"no fresh worker for stage {self.name}; {len(remaining)} tests were not run: {error}"
-            ) from None
-        if lost:
-            names = ", ".join(self._nodeids[index] for index in lost[:3])
-            raise session.Interrupted(
-                f"a fresh worker of stage {self.name} did not collect {len(lost)} tests again: {names}"
-            )
-
-    def _max_restarts(self) -> int:
-        # Of pytest-xdist, if it is there and has been told a number.
-        told = self._config.getoption("maxworkerrestart", None)
-        return int(told) if told is not None and str(told).isdigit() else MAX_RESTARTS
+            self._succession.go_on(remaining, self._nodeids, failures)
+        finally:
+            self.final = self._succession.final or self.final
 
     # --- early ends ----------------------------------------------------------------------------------------------
 
@@ -442,50 +417,15 @@ class OneStage:
             self.link.place.client.send(wire.Interrupt())
 
     def interrupted(self, seconds: float) -> list[Any] | None:
-        """As locally on Ctrl-C, but a test that does not react costs no more than two seconds.
-
-        Args:
-            seconds: What is left of the time to react.
-
-        Returns:
-            Path and line where the interrupt met the inside, if that is known.
-        """
+        """Wait for the interrupted inside; see :func:`~pytest_envpar.session.breaking_off.break_off`."""
         if not self.started:
             return None
-        link = self.link
-        running = link.running
-        self.hearing.drain(seconds)
-        if link.stop is not None and not link.exited:
-            self.hearing.drain(ENDING_S)
-        item = self._item(running)
-        if not link.exited and link.finished is None:
-            link.place.client.send(wire.Dump())
-            death = self.hearing.drain(DUMP_S)
-            if death is None:
-                death = crash.Death(
-                    "it did not react to an interrupt within a second", link.place.client.tail(), True
-                )
-            did, within = ("end", INTERRUPT_S + ENDING_S) if link.stop else ("react", INTERRUPT_S)
-            cause = f"interrupted, and did not {did} within {within:g} seconds ({death.cause})"
-            death = crash.Death(cause, death.tail, True)
-            if item is None:
-                where = f"importing {link.collecting}" if link.collecting else "what ran between the tests"
-                self.summary.notes += crash.text(where, self.name, death).splitlines()
-            else:
-                text = crash.text(item.nodeid, self.name, death)
-                self._config.hook.pytest_runtest_logreport(
-                    report=self._marked(crash.report(item.nodeid, item.location, item.keywords_seen, text))
-                )
-        if link.stop is not None and link.stop.location is not None:
-            return link.stop.location
-        if item is not None:
-            return [item.location[0], (item.location[1] or 0) + 1]
-        return [link.collecting, 1] if link.collecting else None
+        items = self.collection.items if self.collection is not None else []
+        return break_off(self.link, self.hearing, self.summary, seconds, items, self._failed)
 
-    def _item(self, index: int | None) -> VirtualItem | None:
-        if index is None or self.collection is None or not 0 <= index < len(self.collection.items):
-            return None
-        return self.collection.items[index]
+    def _failed(self, item: VirtualItem, reason: str) -> None:
+        report = crash.report(item.nodeid, item.location, item.keywords_seen, reason)
+        self._config.hook.pytest_runtest_logreport(report=self._marked(report))
 
     # --- end -----------------------------------------------------------------------------------------------------
 

@@ -12,11 +12,12 @@ import pytest
 
 from pytest_envpar.errors import EnvparError
 from pytest_envpar.session import crash, ends, suffix
+from pytest_envpar.session.breaking_off import INTERRUPT_S
 from pytest_envpar.session.controller import OUTPUT
 from pytest_envpar.session.items import VirtualItem
 from pytest_envpar.session.link import Ended
 from pytest_envpar.session.memory import Memory
-from pytest_envpar.session.one_stage import INTERRUPT_S, STATUS, OneStage
+from pytest_envpar.session.one_stage import STATUS, OneStage
 from pytest_envpar.session.parity import Parity
 from pytest_envpar.session.signals import exit_status
 
