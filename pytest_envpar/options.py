@@ -62,7 +62,10 @@ UPDATE = Option(
     "--env-update", "flag", None, "Lock the stage anew, to what its tag or Dockerfile gives here."
 )
 KEEP = Option(
-    "--env-keep", "value", "WHEN", "Keep the containers of fixtures: never, failed (tests) or always."
+    "--env-keep",
+    "value",
+    "WHEN",
+    "Keep the containers of stages and fixtures: never, failed (tests) or always.",
 )
 KEEP_WHEN = ("never", "failed", "always")
 DRIFT = Option(
@@ -111,6 +114,7 @@ class Request:
         module: pytest was started as ``python -m pytest``.
         frozen: Refuse what is not in the lock file.
         update: Rewrite the stage's entry in the lock file.
+        keep: When containers are kept, see :func:`keep_when`.
     """
 
     stages: tuple[str, ...]
@@ -120,6 +124,7 @@ class Request:
     module: bool
     frozen: bool = False
     update: bool = False
+    keep: str = "never"
 
     @property
     def lock(self) -> Literal["frozen", "update"] | None:
@@ -235,11 +240,6 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
             f"{ENGINE.name}: a pool of engines is not yet part of this version", hint="give one engine"
         )
     refuse_not_yet(option)
-    if getattr(option, KEEP.dest, None):
-        raise NotYetError(
-            f"{KEEP.name}: keeping containers of a stage run is not yet part of this version",
-            hint=f"run without {KEEP.name}, or without a stage, where it keeps the containers of fixtures",
-        )
     _refuse_foreign(option)
     if distributes(option) and (len(stages) > 1 or ALL in stages):
         raise NotYetError(
@@ -252,7 +252,9 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
             f"{FROZEN.name} and {UPDATE.name} contradict each other", hint="one leaves the lock file as it is"
         )
     engine = engines[0] if engines else None
-    return Request(stages, f"{name}={asked}", engine, _without_us(args), module, frozen, update)
+    return Request(
+        stages, f"{name}={asked}", engine, _without_us(args), module, frozen, update, keep_when(option)
+    )
 
 
 def _without_us(args: Sequence[str]) -> tuple[str, ...]:

@@ -113,6 +113,11 @@ def kept_name(name: str) -> str:
     return KEPT + name.removeprefix(_PREFIX)
 
 
+def run_name(name: str) -> str:
+    """The name under which a kept container was made: its volumes are called after it."""
+    return _PREFIX + name.removeprefix(KEPT) if name.startswith(KEPT) else name
+
+
 def start_container(
     engine: Engine,
     image: PinnedImage,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar.containers import readiness
 from pytest_envpar.containers.labels import SERVICE
-from pytest_envpar.containers.lifecycle import container_name, create_owned
+from pytest_envpar.containers.lifecycle import container_name, create_owned, kept_name
 from pytest_envpar.containers.networks import open_network
 from pytest_envpar.containers.servicelog import ServiceLog
 from pytest_envpar.engine.api import ContainerSpec
@@ -352,6 +352,25 @@ class Services:
         except EngineError as error:
             return End(time.time(), f"ended, and the engine does not say how ({error.message})")
         return End(info.finished_at or time.time(), how_it_ended(info))
+
+    def keep(self) -> tuple[str, ...]:
+        """Give up ownership: containers and network stay. Returns the names that the containers have from now on.
+
+        Raises:
+            EngineError: One could not be renamed; what was not stays owned.
+        """
+        self._closing.set()
+        names = []
+        for running in self.running:
+            name = kept_name(self._engine.inspect_container(running.container).name)
+            self._engine.rename(running.container, name)
+            names.append(name)
+        with self._lock:
+            for stack in (*self._containers, self._stack):
+                stack.pop_all()
+            self._containers = []
+        self._threads = []  # they listen until the engine is let go of
+        return tuple(names)
 
     def close(self) -> None:
         """Remove the containers and the network. Safe to repeat."""

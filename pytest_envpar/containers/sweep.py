@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, RUN, STAGE, Owner, is_dead
-from pytest_envpar.containers.lifecycle import KEPT
+from pytest_envpar.containers.lifecycle import KEPT, run_name
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class OurObject:
         kind: What it is for (``run``, ``probe``, ``cache``, …).
         owner: Who made it; ``None`` for caches and incomplete labels.
         state: ``live`` (its run may still need it), ``dead``, ``kept`` (by ``--env-keep``: a container and its volumes,
-            which no run removes, and ``envpar prune`` does) or ``cache``.
+            and the network of its stage, which no run removes, and ``envpar prune`` does) or ``cache``.
         status: The engine's word for a container's state, else empty.
     """
 
@@ -67,17 +67,19 @@ def list_ours(engine: Engine) -> tuple[OurObject, ...]:
     ours: list[OurObject] = []
     for type_, listed in listings:
         ours += (_ours(type_, each, dead) for each in sorted(listed, key=_removal_order))
-    kept = {f"envpar-{each.name.removeprefix(KEPT)}" for each in ours if each.name.startswith(KEPT)}
-    if not kept:
-        return tuple(ours)
+    kept = [each for each in ours if each.name.startswith(KEPT)]
     # A volume of its project is named after the container as it was called before.
-    return tuple(
-        dataclasses.replace(each, state="kept")
-        if each.state == "dead"
-        and (each.name.startswith(KEPT) or (each.type == "volume" and each.name.rpartition("-")[0] in kept))
-        else each
-        for each in ours
-    )
+    names = {run_name(each.name) for each in kept}
+    stages = {(each.run, each.stage) for each in kept}
+
+    def stays(each: OurObject) -> bool:
+        if each.state != "dead":
+            return False
+        if each.type == "volume":
+            return each.name.rpartition("-")[0] in names
+        return each.name.startswith(KEPT) or (each.type == "network" and (each.run, each.stage) in stages)
+
+    return tuple(dataclasses.replace(each, state="kept") if stays(each) else each for each in ours)
 
 
 def _networks(engine: Engine) -> tuple[Listed, ...]:

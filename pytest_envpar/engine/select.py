@@ -189,6 +189,12 @@ def _tls_in(folder: Path, *, verify: bool) -> TlsFiles:
     return TlsFiles(ca=ca, cert=cert, key=key, verify=verify)
 
 
+def docker_command_url(environ: Mapping[str, str]) -> str:
+    """The URL of the engine that the ``docker`` command goes to by itself."""
+    context = None if environ.get("DOCKER_HOST") else _context(environ)
+    return environ.get("DOCKER_HOST") or (context.url if context is not None else f"unix://{_DOCKER_SOCKET}")
+
+
 def _context(environ: Mapping[str, str]) -> Candidate | None:
     """The current docker context; ``None`` for the default one. Read from files: the command is slow."""
     folder = docker_folder(environ)

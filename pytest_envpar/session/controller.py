@@ -121,8 +121,6 @@ class Controller:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """What the workers have to say, once where all of them say the same."""
-        if terminalreporter.verbosity < 0:
-            return
         by_line: dict[str, list[str]] = {}
         for worker, lines in sorted(self._told.items()):
             for line in lines:

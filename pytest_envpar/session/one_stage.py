@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -12,6 +13,7 @@ from pytest_envpar.session.boot import Boot
 from pytest_envpar.session.breaking_off import INTERRUPT_S, break_off
 from pytest_envpar.session.hearing import EXIT_S, Hearing
 from pytest_envpar.session.items import Collection, VirtualItem
+from pytest_envpar.session.keeping import StageKeeping
 from pytest_envpar.session.link import Ended, Link
 from pytest_envpar.session.service_reports import ServiceReports
 from pytest_envpar.session.succession import Succession
@@ -32,6 +34,7 @@ ENDS = (KeyboardInterrupt, pytest.Session.Failed, pytest.exit.Exception, pytest.
 NOT_RUN = "envpar_not_run"
 """Attribute of a report: the test was not run because its stage is not there."""
 _INTERRUPTED = int(pytest.ExitCode.INTERRUPTED)
+_GOOD = (int(pytest.ExitCode.OK), int(pytest.ExitCode.NO_TESTS_COLLECTED))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +98,8 @@ class OneStage:
         self.started = False
         self.final: int | None = None
         """The exit status this stage insists on."""
+        self._keeping = launched.places.keeping = StageKeeping(request.keep, os.environ)
+        self._ended_here = False
         self._config = config
         self._words = [str(word) for word in known.file_or_dir]
         self._services = ServiceReports(launched.places)
@@ -121,6 +126,7 @@ class OneStage:
         """The stage has no session: its tests, known from another stage, fail for this reason."""
         self.lost = Lost(f"stage {self.name} could not be started: {reason}")
         self.failed = True
+        self.keep()
         self.launch.end()
 
     def told(self) -> str:
@@ -174,7 +180,9 @@ class OneStage:
             if isinstance(message, wire.CollectFailed):
                 report = decode.collect_report(config, message.report)
                 report.nodeid += self.suffix
-                self.errors += report.failed
+                if report.failed:
+                    self.errors += 1
+                    self._keeping.blame(f"{report.nodeid or 'the collection'} could not be collected")
                 config.hook.pytest_collectreport(report=report)
             elif isinstance(message, wire.Collected):
                 break
@@ -225,6 +233,7 @@ class OneStage:
         report = pytest.CollectReport(where + self.suffix, "failed", None, [])
         report.longrepr = text
         self.errors += 1
+        self._keeping.blame(f"{where or 'the collection'} crashed its worker")
         self._config.hook.pytest_collectreport(report=report)
 
     def run_nothing(self) -> None:
@@ -276,7 +285,9 @@ class OneStage:
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
     def _marked(self, report: pytest.TestReport) -> pytest.TestReport:
-        self._failures += report.failed
+        if report.failed:
+            self._failures += 1
+            self._keeping.blame(f"{report.nodeid} failed")
         if not self.alone:
             report.user_properties = [*report.user_properties, ("stage", self.name)]
             newer_ids.mend(self._config, report)
@@ -369,6 +380,7 @@ class OneStage:
         if not started:
             # Between two tests: this one has not run; the next worker takes it.
             self.failed = True
+            self._keeping.blame("its worker died between two tests")
             self.summary.notes += crash.text("what came between two tests", self.name, death).splitlines()
             self._go_on(item)
             if self.boot.crew:
@@ -378,6 +390,7 @@ class OneStage:
         if over:
             # All its phases have been told: whatever came next is to blame.
             self.failed = True
+            self._keeping.blame(f"its worker died after {item.nodeid}")
             text = crash.text(f"what came after {item.nodeid}", self.name, death)
             self.summary.notes += text.splitlines()
         else:
@@ -440,6 +453,7 @@ class OneStage:
             return
         link = self.link
         at_end = self._at_end
+        self._ended_here = ended_here
         # It may still wait for its turn, which will not come.
         self.plan([])
         if self.boot.crew:
@@ -491,3 +505,27 @@ class OneStage:
         self.summary.notes += self._services.notes()
         if self.started and not self.hearing.interrupted:
             self.summary.look(self.places, self.launch.settings, self.link)
+
+    def keep(self) -> None:
+        """Let the container stay, if it was asked for and there is reason to."""
+        why = self._unusual()
+        if why is not None:
+            self._keeping.blame(why)
+        site = self.places.site
+        if site is not None:
+            self._keeping.workdir = site.paths.to_container(self._config.invocation_params.dir)
+        self.places.keep()
+        self.summary.kept = self._keeping.lines()
+
+    def _unusual(self) -> str | None:
+        """In which way the inside ended that no test shows."""
+        stop, finished = self.link.stop, self.link.finished
+        if stop is not None and stop.kind in ("exit", "internal"):
+            return f"pytest ended with {stop.text.splitlines()[-1]}" if stop.text else "pytest ended early"
+        if self.failed or not self.started:
+            return "its session did not end as one should"
+        if self.hearing.interrupted or self.halted or self._ended_here:
+            return None
+        if finished is None or finished.status not in _GOOD:
+            return "its session did not end as one should"
+        return None

@@ -45,7 +45,7 @@ class Shelf:
         )
         self._settings = settings
         self._environ = environ
-        self._kept = Kept(options.keep_when(option))
+        self._kept = Kept(options.keep_when(option), environ)
         self._demand = Demand()
         self._users: dict[str, list[Container]] = {}
         self._failed: set[str] = set()

@@ -14,6 +14,7 @@ from pytest_envpar.engine.bars import Teller
 from pytest_envpar.engine.select import select_engine
 from pytest_envpar.errors import EnvparError, escaped
 from pytest_envpar.images import locking
+from pytest_envpar.session.keeping import StageKeeping
 from pytest_envpar.worker import start
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class StagePlaces:
         self._sweeper: threading.Thread | None = None
         self._cancelled = False
         self._desk: Desk | None = None
+        self.keeping = StageKeeping("never", environ)
         self.parting: Callable[[Engine, PinnedImage], None] | None = None
         """Called at the end, when the container is gone and the engine is still there."""
         # pytest has not started its own output yet.
@@ -179,10 +181,12 @@ class StagePlaces:
             desk.close()
 
     def another(self) -> Site:
-        """A fresh container instead of the last one."""
+        """A fresh container instead of the last one, which is gone or of no use any more."""
         assert self._ground is not None
+        self.keeping.blame("it ended while the suite ran")
         if self._site is not None:
-            self._site.close()
+            if not self.keeping.take(self._site):
+                self._site.close()
             self._site = None
         self._site = start.start(self._ground, self._environ, services=self._services)
         return self._site
@@ -255,6 +259,15 @@ class StagePlaces:
             lines.append(f"envpar: services {', '.join(named)}")
         lines += [f"envpar: {remark}" for remark in ground.locked.remarks]
         return lines
+
+    def keep(self) -> None:
+        """Let the current container and its services stay, if that was asked for; closing leaves them then."""
+        with self._lock:
+            site, services, engine = self._site, self._services, self._engine
+            if site is not None and self.keeping.take(site):
+                self._site = None
+            if services is not None and engine is not None and self.keeping.take_services(services, engine):
+                self._services = None
 
     def close(self) -> None:
         """Remove the container, the services and what belongs to them, and let go of the engine."""

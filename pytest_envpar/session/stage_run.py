@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -84,13 +85,16 @@ class StageRun:
             answers = [(stage, self._begin(stage, errors)) for stage in self._stages]
             if self._crew and (errors or isinstance(answers[0][1], Ended)):
                 stage = self._stages[0]
-                lines = errors[0].lines() if errors else [stage.told()]
+                lines = [*(errors[0].lines() if errors else [stage.told()]), *stage.summary.kept]
                 status = status_of(errors[0]) if errors else int(pytest.ExitCode.USAGE_ERROR)
                 self._give_up(lines, status)
                 return None
             if all(stage.lost is not None for stage in self._stages):
                 self._end()
-                return max(map(explain, errors))
+                status = max(map(explain, errors))
+                for line in (line for stage in self._stages for line in stage.summary.kept):
+                    sys.stderr.write(f"{'' if line.startswith(' ') else 'envpar: '}{crash.escaped(line)}\n")
+                return status
             ended = [stage for stage, answer in answers if isinstance(answer, Ended)]
             heard = [stage for stage in self._stages if stage.lost is None]
             if self._stages[0].boot.relays or len(ended) == len(heard):
@@ -342,6 +346,8 @@ class StageRun:
             ran = []
         for stage in self._stages:
             stage.look()
+        for stage in self._stages:
+            stage.keep()
         for stage in ran:
             stage.places.parting = self._memory.see
         if self._crew:

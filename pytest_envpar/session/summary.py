@@ -31,6 +31,8 @@ class Summary:
         self.inside: list[str | None] = []
         """Texts; None is where the line has to end if one has begun."""
         self.notes: list[str] = []
+        self.kept: list[str] = []
+        """How to enter and remove the containers that stay."""
         self.unseen = 0
         self._prefix = "envpar: " if alone else f"envpar: {stage}: "
         self._folder = None if alone else f"envpar-artifacts/{stage}"
@@ -109,4 +111,4 @@ class Summary:
                 lines.append(render.summary_line(self._changes))
                 if verbosity > 0:
                     lines += render.detail_lines(self._changes)
-        return lines
+        return [*lines, *map(escaped, self.kept)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from pytest_envpar.containers.source import SourcePlan, plan_source
 from pytest_envpar.errors import EngineError, NotFoundError
 from pytest_envpar.images.locking import Locked, Mode, resolve_stage
 from pytest_envpar.worker import bytecode
-from pytest_envpar.worker.client import Client
+from pytest_envpar.worker.agent import wire
+from pytest_envpar.worker.client import Client, Gone
 from pytest_envpar.worker.paths import PathMap
 from pytest_envpar.worker.payload import ROOT, Payload, ensure
 from pytest_envpar.worker.probe import Probe, path_facts, probe
@@ -122,6 +124,23 @@ class Site:
             )
         except EngineError:
             return None
+
+    def keep(self) -> None:
+        """Let the container stay: it goes on, under a name that says so, and nothing runs in it for us but what waits.
+
+        Raises:
+            EngineError: It is not there any more, or the engine failed; it is still owned then.
+        """
+        if self.container.inspect().status in _REMOVALS:
+            # Docker fails to remove what is renamed meanwhile.
+            raise NotFoundError("it is being removed from outside")
+        self.client.send(wire.Stay())
+        deadline = time.monotonic() + _END_S
+        # What the supervisor has not read when the stream ends might be lost.
+        while (rest := deadline - time.monotonic()) > 0:
+            if isinstance(self.client.receive(rest), (wire.Seen, Gone)):
+                break
+        self.container.keep()
 
     def close(self) -> None:
         """End the conversation and remove the container and all that belongs to it."""

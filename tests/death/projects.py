@@ -155,7 +155,13 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text), encoding="utf-8")
 
-    def start(self, *args: str, host: tuple[str, ...] = ("-m", "pytest"), under: tuple[str, ...] = ()) -> Run:
+    def start(
+        self,
+        *args: str,
+        host: tuple[str, ...] = ("-m", "pytest"),
+        under: tuple[str, ...] = (),
+        cwd: Path | None = None,
+    ) -> Run:
         """Start pytest with ``--env=qa`` in a process group of its own, ``under`` another program if named."""
         junit = self.root.with_name(f"junit-{len(self._runs)}.xml")
         command = [*under, sys.executable, *host]
@@ -166,7 +172,7 @@ class Project:
         process = subprocess.Popen(
             # Whoever started these tests in the background may have had the signals ignored, which is inherited.
             [ENV, "--default-signal=INT,HUP,QUIT", *command, "--env=qa", f"--junitxml={junit}", *args],
-            cwd=self.root,
+            cwd=cwd or self.root,
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -17,6 +17,7 @@ FROZEN: list[tuple[wire.Message, str]] = [
     (wire.Interrupt(), '["interrupt"]'),
     (wire.Dump(), '["dump"]'),
     (wire.Answer(4, {}, {"a": 1}, "eA==", False), '["answer",4,{},{"a":1},"eA==",false]'),
+    (wire.Stay(), '["stay"]'),
     (wire.Shutdown(), '["shutdown"]'),
     (wire.Ready(1, {"pytest": "9"}), '["ready",1,{"pytest":"9"}]'),
     (wire.Collecting("a.py"), '["collecting","a.py"]'),
@@ -38,6 +39,7 @@ FROZEN: list[tuple[wire.Message, str]] = [
     (wire.Finished(0, {}), '["finished",0,{}]'),
     (wire.Output(1, "\xff"), '["output",1,"\\u00ff"]'),
     (wire.Died({"code": 3}), '["died",{"code":3}]'),
+    (wire.Seen({"a": 1}), '["seen",{"a":1}]'),
 ]
 
 

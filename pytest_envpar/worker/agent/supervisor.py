@@ -74,6 +74,7 @@ class Supervisor:
         self._decoder = wire.Decoder()
         self._worker: Optional[_Worker] = None
         self._ended = False
+        self._stays = False
         self._wake_read, wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(wake_write, False)
@@ -112,6 +113,8 @@ class Supervisor:
         data = os.read(self._in, PIECE)
         if not data:
             self._poll.unregister(self._in)
+            if self._stays:
+                return None
             self._ended = True
             if self._worker is None:
                 self._leave()
@@ -122,6 +125,8 @@ class Supervisor:
         for message in self._decoder.feed(data):
             if isinstance(message, wire.Shutdown):
                 self._leave()
+            elif isinstance(message, wire.Stay):
+                self._stay()
             elif isinstance(message, wire.Interrupt):
                 if self._worker is not None:
                     self._interrupt(self._worker)
@@ -139,6 +144,13 @@ class Supervisor:
                     self._push(self._worker)
         return None
 
+    def _stay(self) -> None:
+        self._say(wire.Seen({}))
+        self._stays = True
+        if self._worker is not None:
+            _kill(-self._worker.pid, signal.SIGKILL)
+            _kill(self._worker.pid, signal.SIGKILL)
+
     def _interrupt(self, worker: _Worker) -> None:
         _kill(worker.pid, signal.SIGINT)
 
@@ -155,6 +167,8 @@ class Supervisor:
         self._forget(worker.control)
 
     def _send(self, data: bytes) -> None:
+        if self._stays:
+            return  # nobody listens any more
         view = memoryview(data)
         while view:
             try:
@@ -332,7 +346,7 @@ class Supervisor:
             os.close(fd)
         worker.recorder.close()
         self._worker = None
-        if not finished and os.getpid() == 1:
+        if not finished and os.getpid() == 1 and not self._stays:
             # What the dead worker started must not disturb the next one. Only in a PID namespace of our own.
             _kill(-1, signal.SIGKILL)
         self._say(wire.Died(facts))

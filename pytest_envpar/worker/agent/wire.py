@@ -119,6 +119,11 @@ class Answer(_Message):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
+class Stay(_Message):
+    """Kill the worker, if any, and stay when the host goes, so that the container can be entered. Answered by Seen."""
+
+
+@dataclasses.dataclass(eq=False, repr=False)
 class Shutdown(_Message):
     """Kill the worker, if any, and leave."""
 
@@ -267,6 +272,13 @@ class Died(_Message):
     facts: Dict[str, Json]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
+class Seen(_Message):
+    """The supervisor has done what it was told."""
+
+    facts: Dict[str, Json]
+
+
 Message = Union[
     Init,
     Plan,
@@ -275,6 +287,7 @@ Message = Union[
     Interrupt,
     Dump,
     Answer,
+    Stay,
     Shutdown,
     Ready,
     Collecting,
@@ -292,6 +305,7 @@ Message = Union[
     Finished,
     Output,
     Died,
+    Seen,
 ]
 
 _OPTIONAL = type(None)
@@ -303,6 +317,7 @@ _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "interrupt": (Interrupt, ()),
     "dump": (Dump, ()),
     "answer": (Answer, (int, dict, dict, str, bool)),
+    "stay": (Stay, ()),
     "shutdown": (Shutdown, ()),
     "ready": (Ready, (int, dict)),
     "collecting": (Collecting, (str,)),
@@ -320,6 +335,7 @@ _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "finished": (Finished, (int, dict)),
     "output": (Output, (int, str)),
     "died": (Died, (dict,)),
+    "seen": (Seen, (dict,)),
 }
 _TAGS = {cls: tag for tag, (cls, _) in _CLASSES.items()}
 _FIELDS = {cls: tuple(field.name for field in dataclasses.fields(cls)) for cls in _TAGS}
