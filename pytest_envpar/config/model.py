@@ -110,6 +110,7 @@ class DriftPolicy:
     fail_on: str = "package"
     ignore: tuple[Ignore, ...] = ()
     allow: tuple[Allow, ...] = ()
+    no_presets: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,8 @@ memory  = "128m"
 - Relative paths are relative to the configuration file.
 - Keys marked *later* are validated, and a run that would need them is refused with a `not-yet` error; they
   are never ignored. The same holds for an array of several engines and for `ssh://` engines.
-  `[tool.envpar.drift]` is for `--env-drift`; `ignore` and `allow` also for `envpar diff`. See [Drift](drift.md).
+  `[tool.envpar.drift]` is for `--env-drift`; `ignore`, `allow` and `no-presets` also for `envpar diff`. See
+  [Drift](drift.md).
 """
 
 

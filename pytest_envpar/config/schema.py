@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from pytest_envpar.config import values
-from pytest_envpar.config.kinds import choice
+from pytest_envpar.config.kinds import choice, list_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,6 +32,11 @@ RESERVED_STAGES: Mapping[str, str] = MappingProxyType(
 )
 PULL_POLICIES = ("missing", "always", "never")
 LEVELS = ("runtime", "package", "config", "file")
+PRESETS = (
+    *("bytecode", "ldconfig", "package-logs", "package-caches", "apt-lists", "machine-id", "account-backups"),
+    *("mtime", "content", "databases"),
+)
+"""Names of the presets of noise (``drift/presets.py``), and ``all`` for all of them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -290,6 +295,11 @@ DRIFT = Table(
             Nested(ALLOW, "list"),
             "What is accepted.",
             example='[{ package = "tzdata", reason = "known", until = 2027-01-31 }]',
+        ),
+        Key(
+            "no-presets",
+            list_of(choice("all", *PRESETS, example="bytecode"), "presets", unique_by=lambda name: name),
+            f"Presets of noise that are off: `all`, or some of {', '.join(f'`{name}`' for name in PRESETS)}.",
         ),
     ),
 )

@@ -39,9 +39,10 @@ class Policy:
         """The policy of a configuration.
 
         Args:
-            without: Names of presets that are off.
+            without: Names of presets that are off besides those that the configuration switches off.
         """
-        return cls(today, table.ignore, table.allow, EVERY_PRESET - set(without))
+        off = EVERY_PRESET if "all" in table.no_presets else {*table.no_presets, *without}
+        return cls(today, table.ignore, table.allow, EVERY_PRESET - set(off))
 
     def hides(self, change: Change) -> str | None:
         """The reason for which a change is not shown, if there is one."""

@@ -330,10 +330,7 @@ class Comparer:
 
     def _connect(self) -> Engine:
         if self._engine is None:
-            from pytest_envpar.engine.select import select_engine
-
-            configured = self._settings.engines if self._settings is not None else ("auto",)
-            self._engine = select_engine((self._url,) if self._url else configured, os.environ)
+            self._engine = engine_of(self._settings, self._url)
             self._resources.callback(self._engine.close)
         return self._engine
 
@@ -344,6 +341,21 @@ class Comparer:
 
     def _owner(self) -> Owner:
         return Owner.current(self._settings.root if self._settings is not None else self._here)
+
+
+def engine_of(settings: Settings | None, url: str | None) -> Engine:
+    """Connect to the engine that a comparison uses; whoever asks closes it.
+
+    Args:
+        url: What the command line named, if it named one.
+
+    Raises:
+        NoEngineError: None answers.
+    """
+    from pytest_envpar.engine.select import select_engine
+
+    configured = settings.engines if settings is not None else ("auto",)
+    return select_engine((url,) if url else configured, os.environ)
 
 
 def _both(

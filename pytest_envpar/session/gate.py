@@ -17,17 +17,18 @@ from pytest_envpar.drift.policy import Policy, unused
 from pytest_envpar.errors import ConfigError, EngineError, EnvparError
 from pytest_envpar.images import locking
 from pytest_envpar.reports import drift_junit, drift_text
-from pytest_envpar.session import hooks
-from pytest_envpar.session.comparing import Answer, Comparer
-from pytest_envpar.session.sides import split_pair
+from pytest_envpar.session import hooks, sides
+from pytest_envpar.session.comparing import Answer, Comparer, engine_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from pytest_envpar.config.model import Settings
     from pytest_envpar.drift.findings import Drift, FailOn
+    from pytest_envpar.engine.api import Engine
 
 LIMIT = 20
+_MADE_LATER = ("file:", "image:", "container:")
 _DECIDABLE = (int(pytest.ExitCode.OK), int(pytest.ExitCode.NO_TESTS_COLLECTED))
 
 
@@ -46,7 +47,7 @@ def asked(config: pytest.Config) -> Asked | None:
     """What the command line wants compared; None if it wants nothing.
 
     Raises:
-        UsageError: A pair is none, or the configuration names none.
+        UsageError: A pair is none, a name in one means nothing, or the configuration names none.
     """
     given: Sequence[str | None] | None = getattr(config.option, options.DRIFT.dest, None)
     if not given:
@@ -57,7 +58,7 @@ def asked(config: pytest.Config) -> Asked | None:
     found: dict[tuple[str, str], None] = {}
     for value in given:
         if value:
-            found[split_pair(value)] = None
+            found[sides.split_pair(value)] = None
             continue
         if not configured:
             raise ConfigError(
@@ -65,8 +66,36 @@ def asked(config: pytest.Config) -> Asked | None:
                 hint=f'write {options.DRIFT.name}=A..B, or compare = [["A", "B"]] into the table drift',
             )
         found |= dict.fromkeys(configured)
+    _check_names(config, settings, found)
     fail_on: Any = settings.drift.fail_on if settings is not None else "package"
     return Asked(settings, tuple(found), fail_on, bool(configured) and set(configured) <= set(found))
+
+
+def _check_names(config: pytest.Config, settings: Settings | None, pairs: Iterable[tuple[str, str]]) -> None:
+    """UsageError for a name that means nothing: now, and not when all tests have run.
+
+    What its prefix says to be a file, an image or a container may still be made by the run. An engine that fails now is
+    asked again at the end.
+    """
+    wanted = dict.fromkeys(name for pair in pairs for name in pair)
+    with contextlib.ExitStack() as resources:
+
+        def connect() -> Engine:
+            if not made:
+                made.append(engine_of(settings, _engine_url(config)))
+                resources.callback(made[0].close)
+            return made[0]
+
+        made: list[Engine] = []
+        for name in wanted:
+            if not name.startswith(_MADE_LATER):
+                with contextlib.suppress(EngineError):
+                    sides.parse(name, settings, Path(config.invocation_params.dir), connect)
+
+
+def _engine_url(config: pytest.Config) -> str | None:
+    urls = getattr(config.option, options.ENGINE.dest, None)
+    return urls[0] if urls else None
 
 
 def register(config: pytest.Config) -> None:
@@ -123,11 +152,10 @@ class Gate:
             from pytest_envpar.config.model import DriftPolicy
 
             policy = Policy.of(settings.drift if settings is not None else DriftPolicy(), today)
-            engines = getattr(self._config.option, options.ENGINE.dest, None)
             comparer = Comparer(
                 settings,
                 Path(self._config.invocation_params.dir),
-                engine=engines[0] if engines else None,
+                engine=_engine_url(self._config),
                 formats=hooks.formats(hook),
                 mode=locking.mode_of(
                     os.environ, frozen=bool(getattr(self._config.option, options.FROZEN.dest, False))
@@ -170,6 +198,7 @@ class Gate:
                 answer.drift,
                 limit=LIMIT,
                 verbose=terminalreporter.verbosity > 0,
+                show_hidden=terminalreporter.verbosity > 1,
                 colour=bool(terminalreporter.hasmarkup),
                 diffs=answer.diffs if terminalreporter.verbosity > 0 else None,
             )

@@ -98,22 +98,64 @@ def test_an_allowance_that_allows_nothing_is_found_when_all_pairs_are_compared(
 
 
 def test_what_cannot_be_compared(suite: Project, images: dict[str, str]) -> None:
-    suite.pytest("--env-drift=dev..nothing").exits(4, "1 passed", "'nothing' is no stage")
-    both = suite.pytest("--env-drift=dev..no\x1bthing", "--env-drift=dev..qa", "--junitxml=out.xml")
+    # What a prefix says to be a container may still come up while the tests run.
+    both = suite.pytest("--env-drift=dev..container:nothing", "--env-drift=dev..qa", "--junitxml=out.xml")
     # What can be compared is, and what cannot is no test that passed.
-    both.exits(4, "dev -> qa: 2 findings", FAILED)
-    assert "\x1b" not in both.text
+    both.exits(4, "1 passed", "dev -> qa: 2 findings", FAILED)
     report = ET.parse(suite.root / "out.xml").getroot()
     assert [(case.get("name"), [child.tag for child in case]) for case in report.iter("testcase")] == [
         ("test_it", []),
         ("dev..qa", ["failure"]),
-        ("dev..no\\x1bthing", ["error"]),
+        ("dev..container:nothing", ["error"]),
     ]
     suites = next(report.iter("testsuite"))
     assert (suites.get("tests"), suites.get("failures"), suites.get("errors")) == ("3", "1", "1")
     suite.pytest("--env-drift=dev").exits(4, "'dev' is no pair of environments")
     suite.stages(**images)
     suite.pytest("--env-drift").exits(4, "nothing says what to compare")
+
+
+@pytest.mark.parametrize(
+    ("pair", "told", "stage"),
+    [
+        ("dev..qq", "'qq' is no stage, no file, and neither an image nor a container", "--env=dev"),
+        ("dev..no\x1bthing", "is no stage", "-v"),
+        ("lock:qq..dev", "there is no stage 'qq'", "-v"),
+    ],
+)
+def test_a_mistyped_name_is_told_before_any_test_runs(
+    suite: Project, pair: str, told: str, stage: str
+) -> None:
+    suite.write("test_it.py", "def test_it():\n    open('ran', 'w')\n")
+    done = suite.pytest(f"--env-drift={pair}", stage).exits(4, told)
+    assert "\x1b" not in done.text
+    assert not (suite.root / "ran").exists()
+
+
+def test_without_an_engine_a_name_that_needs_one_is_told_at_once(suite: Project) -> None:
+    done = suite.pytest("--env-drift=dev..python:3.12", "--env-engine=unix:///no/such.sock").exits(
+        4, "no-engine"
+    )
+    assert "passed" not in done.out
+    # Stages are known without it; what their images are is asked at the end.
+    suite.pytest("--env-drift=dev..qa", "--env-engine=unix:///no/such.sock").exits(4, "1 passed", "no-engine")
+
+
+def test_presets_are_switched_off_by_the_configuration(suite: Project, images: dict[str, str]) -> None:
+    done = suite.pytest("--env-drift", "-vv").exits(1, "hidden: ")
+    assert "           /var/log/dpkg.log" in done.out
+    table = '[drift]\ncompare = [["dev", "qa"]]\nno-presets = [{}]'
+    suite.stages(table.format('"package-logs"'), **images)
+    suite.pytest("--env-drift").exits(1, "file     ~ /var/log/dpkg.log")
+    suite.envpar("diff", "dev", "qa").exits(1, "file     ~ /var/log/dpkg.log")
+    suite.stages(table.format('"all"'), **images)
+    done = suite.pytest("--env-drift").exits(1)
+    # What accounts for a finding is no noise, whatever the presets.
+    assert [line for line in done.out.splitlines() if line.startswith("  hidden: ")] == [
+        "  hidden: 7, package databases: what they record is compared"
+    ]
+    suite.stages(table.format('"bytecod"'), **images)
+    suite.pytest("--env-drift").exits(4, "no-presets[0]", 'did you mean "bytecode"?')
 
 
 def test_no_gate_without_tests_to_run(suite: Project) -> None:

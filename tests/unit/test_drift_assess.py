@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from trees import DictTree, entry, record_digest
 
+from pytest_envpar.config import schema
 from pytest_envpar.config.model import Allow, DriftPolicy, Ignore
 from pytest_envpar.drift.assess import assess
 from pytest_envpar.drift.content import alike_but_for_noise, text_diff
@@ -329,6 +330,13 @@ def test_one_preset_can_be_switched_off() -> None:
     assert [each.change.path for each in judged({}, {"/x.pyc": "", "/etc/machine-id": ""}, policy).files] == [
         "/x.pyc"
     ]
+
+
+def test_the_configuration_switches_presets_off() -> None:
+    assert set(schema.PRESETS) == EVERY_PRESET
+    policy = Policy.of(DriftPolicy(no_presets=("bytecode",)), TODAY, without=["mtime"])
+    assert set(policy.presets) == EVERY_PRESET - {"bytecode", "mtime"}
+    assert not Policy.of(DriftPolicy(no_presets=("all",)), TODAY).presets
 
 
 def test_times_alone_are_noise() -> None:
