@@ -134,7 +134,7 @@ READY = Table(
         Key("status", values.STATUS, "The status that `http` waits for.", "any below 400"),
         Key(
             "command",
-            values.STRINGS,
+            values.COMMAND,
             "Ready when this command, run in the service's container, ends with 0.",
             example='["pg_isready"]',
         ),
@@ -157,8 +157,8 @@ SERVICE = Table(
         ),
         Key(
             "command",
-            values.STRINGS,
-            "The command.",
+            values.ARGUMENTS,
+            "The command, word by word.",
             "the image's own",
             example='["postgres", "-c", "fsync=off"]',
         ),

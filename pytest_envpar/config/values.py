@@ -144,6 +144,18 @@ def _parse_string(value: object) -> str:
     return text
 
 
+def _parse_argument(value: object) -> str:
+    return text_of(value, "a string")
+
+
+def _parse_program(value: object) -> tuple[object, ...]:
+    words = ARGUMENTS.parse(value)
+    assert isinstance(words, tuple)
+    if words and not words[0].strip():
+        raise BadValue("is empty", fix="begin with the program to run", at="[0]")
+    return words
+
+
 def _parse_word(value: object) -> str:
     return word_of(value, "a name")
 
@@ -430,6 +442,10 @@ ULIMITS = map_of(
     "{ nofile = 1024 }",
 )
 STRINGS = list_of(STRING, "strings")
+ARGUMENTS = list_of(Kind("string", _parse_argument, '"redis-server"'), "strings")
+"""Words of a command line, which may be empty. The image's entrypoint may stand before them."""
+COMMAND = Kind(ARGUMENTS.name, _parse_program, ARGUMENTS.example)
+"""A whole command line: it begins with a program."""
 TMPFS = list_of(
     Kind("container path", _parse_tmpfs, '"/tmp"'),
     "container paths",

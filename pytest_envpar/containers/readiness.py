@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 from pytest_envpar.errors import EngineError, ServiceError
@@ -141,7 +142,7 @@ def described(ready: Ready) -> str:
     if ready.log is not None:
         return f"a line of its log that matches {ready.log!r}"
     if ready.command:
-        return f"the command {' '.join(ready.command)!r} to end with 0"
+        return f"the command {shlex.join(ready.command)!r} to end with 0"
     return "the health check of its image"
 
 

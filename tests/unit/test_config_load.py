@@ -445,6 +445,8 @@ class TestOneOf:
             ("{ log = '(' }", 'log: "(" is not a regular expression'),
             ("{ tcp = 1, timeout = 0 }", "timeout: expected a positive number of seconds"),
             ("{ tcp = 1, timeout = inf }", "timeout: expected a positive number of seconds"),
+            ("{ command = ['', 'x'] }", "command[0]: is empty"),
+            ("{ command = ['x', 3] }", "command[1]: expected a string, found the integer 3"),
         ],
     )
     def test_probes(self, tmp_path: Path, ready: str, part: str) -> None:

@@ -223,6 +223,14 @@ def test_credentials_in_an_engine_are_not_repeated(tmp_path: Path) -> None:
     assert "***@host" in str(caught.value)
 
 
+def test_words_of_commands_may_be_empty(tmp_path: Path) -> None:
+    ready = 'ready = { command = ["redis-cli", "--user", ""] }'
+    table = f'services.db = {{ image = "x", command = ["redis-server", "--save", "", " "], {ready} }}'
+    db = stage_value(tmp_path, table, "services")["db"]
+    assert db.command == ("redis-server", "--save", "", " ")
+    assert db.ready.command == ("redis-cli", "--user", "")
+
+
 def test_a_doubtful_pattern_is_not_a_warning(tmp_path: Path) -> None:
     services = stage_value(tmp_path, "services.db = { image = 'x', ready = { log = '[[a]' } }", "services")
     assert services["db"].ready.log == "[[a]"
