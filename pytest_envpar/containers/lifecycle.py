@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import time
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pytest_envpar.containers.refusals import stage_errors
+from pytest_envpar.containers.removal import remove_owned
 from pytest_envpar.containers.source import SourcePlan, fill_source, open_source
 from pytest_envpar.engine.api import ContainerSpec, Mount
-from pytest_envpar.errors import ConflictError, ConnectionLostError, EngineError, StageError
+from pytest_envpar.errors import ConflictError, StageError
 from pytest_envpar.images.tags import slug
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ KEPT = "envpar-kept-"
 """Begins the names of containers that were kept."""
 
 _PREFIX = "envpar-"
-_REMOVALS = 5
-_REMOVAL_PAUSE_S = 0.1
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 Archive = tuple[PurePosixPath, "bytes | Iterable[bytes]"]
@@ -252,25 +250,10 @@ def create_owned(
         raise  # the name is someone else's: not ours to remove
     except BaseException:
         # Interrupted, or the answer was lost: the engine may have made it all the same.
-        _remove(engine, name)
+        remove_owned(engine.remove_container, name)
         raise
-    stack.callback(_remove, engine, container_id)
+    stack.callback(remove_owned, engine.remove_container, container_id)
     return container_id
-
-
-def _remove(engine: Engine, container: str) -> None:
-    for attempt in range(_REMOVALS):
-        if attempt:
-            time.sleep(_REMOVAL_PAUSE_S)
-        try:
-            engine.remove_container(container)
-        except ConnectionLostError:
-            return
-        except EngineError:
-            # Podman refuses while the container ends by itself. What cannot be removed at all is swept by a later
-            # run: its labels say whose it was.
-            continue
-        return
 
 
 def _stage_tmpfs(stage: Stage) -> dict[str, str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from pytest_envpar.containers.lifecycle import container_name
-from pytest_envpar.errors import ConflictError, ConnectionLostError, EngineError, ServiceError
+from pytest_envpar.containers.removal import remove_owned
+from pytest_envpar.errors import ConflictError, ServiceError
 
 if TYPE_CHECKING:
     import contextlib
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.labels import Owner
     from pytest_envpar.engine.api import Engine
 
-_REMOVALS = 5
-_REMOVAL_PAUSE_S = 0.1
 _NOT_TO_BE_JOINED = ("host", "container:", "ns:", "pod:")
 
 
@@ -44,21 +42,7 @@ def open_network(engine: Engine, stage: Stage, owner: Owner, stack: contextlib.E
     except ConflictError:
         raise  # the name is someone else's: not ours to remove
     except BaseException:
-        _remove(engine, name)
+        remove_owned(engine.remove_network, name)
         raise
-    stack.callback(_remove, engine, name)
+    stack.callback(remove_owned, engine.remove_network, name)
     return name
-
-
-def _remove(engine: Engine, network: str) -> None:
-    for attempt in range(_REMOVALS):
-        if attempt:
-            # A container that was just removed may still be on its way out of the network.
-            time.sleep(_REMOVAL_PAUSE_S)
-        try:
-            engine.remove_network(network)
-        except ConnectionLostError:
-            return
-        except EngineError:
-            continue
-        return
