@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One image of a stage beside what its registry serves today. Digests; ``state`` is one word."""
+    """One image of a stage or of its services beside what its registry serves today. Digests; ``state`` is one word."""
 
     stage: str
     image: str
@@ -37,7 +37,8 @@ class Row:
 def outdated(form: str) -> int:
     """Compare what is locked with what the registries serve today; returns the exit code: 1 if anything is newer.
 
-    Of a build, and below ``setup`` steps, it is the bases that may be newer. What no registry gave is ``local``, what
+    Of a build, and below ``setup`` steps, it is the bases that may be newer; the images of services are asked for as
+    well. What no registry gave is ``local``, what
     the configuration names by digest ``pinned``; neither is asked for.
     """
     settings = project()
@@ -52,7 +53,7 @@ def outdated(form: str) -> int:
             continue
         own = [(entry.reference or "", entry.digest)]
         images = entry.base.items() if entry.build is not None or entry.setup is not None else own
-        asked += [(stage.name, image, locked) for image, locked in images]
+        asked += [(stage.name, image, locked) for image, locked in (*images, *entry.services.items())]
     with contextlib.closing(Registries(settings)) as registries:
         for name, image, locked in asked:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -188,6 +189,21 @@ def test_upgrade_moves_one_stage(root: Path, shelf: Shelf, envpar: Out) -> None:
     assert envpar("upgrade", "qa")[1] == "qa: unchanged, app:1@sha256:eeeeeeeeeeee\n"
 
 
+def test_upgrade_takes_the_images_of_services_along(root: Path, shelf: Shelf, envpar: Out) -> None:
+    (root / "envpar.toml").write_text(
+        CONFIGURED + '[stages.qa.services.db]\nimage = "db:16"\n', encoding="utf-8"
+    )
+    shelf.put(info("8", tags=("db:16",), digests=(f"db@{sha('8')}",)))
+    envpar("lock")
+    assert held(root).stages["qa"].services == {"db:16": sha("8")}
+    shelf.registry = {"app:1": ONE, "db:16": info("9", tags=("db:16",), digests=(f"db@{sha('9')}",))}
+    assert envpar("upgrade", "qa")[1] == (
+        "qa: locked anew: service image db:16 sha256:888888888888 -> sha256:999999999999; "
+        "now app:1@sha256:dddddddddddd\n"
+    )
+    assert held(root).stages["qa"].services == {"db:16": sha("9")}
+
+
 def test_upgrade_of_no_stage(root: Path, shelf: Shelf, envpar: Out) -> None:
     status, _, err = envpar("upgrade", "qq")
     assert status == 2
@@ -254,13 +270,13 @@ def test_outdated_asks_registries_only(root: Path, registry: Registry, envpar: O
         base={"debian:12": sha("b"), "here:1": f"local {sha('c')}"},
     )
     stages = {
-        "qa": PINNED,
+        "qa": dataclasses.replace(PINNED, services={"db:16": sha("8"), "own:1": f"local {sha('9')}"}),
         "dev": Entry("made:here", None, None, sha("7"), "linux/amd64"),
         "built": built,
         "exact": Entry(f"x@{sha('5')}", None, sha("5"), sha("6"), "linux/amd64"),
     }
     write(root / "envpar.lock", Lock(stages))
-    registry.serves = {"app:1": sha("e"), "debian:12": sha("b")}
+    registry.serves = {"app:1": sha("e"), "debian:12": sha("b"), "db:16": sha("3")}
     status, out, err = envpar("outdated")
     assert (status, err) == (1, "")
     assert [line.split() for line in out.splitlines()] == [
@@ -270,11 +286,13 @@ def test_outdated_asks_registries_only(root: Path, registry: Registry, envpar: O
         ["dev", "made:here", "-", "-", "local"],
         ["exact", f"x@{sha('5')}", "sha256:555555555555", "-", "pinned"],
         ["qa", "app:1", "sha256:dddddddddddd", "sha256:eeeeeeeeeeee", "outdated"],
+        ["qa", "db:16", "sha256:888888888888", "sha256:333333333333", "outdated"],
+        ["qa", "own:1", "sha256:999999999999", "-", "local"],
         ["take", "it", "with:", "envpar", "upgrade", "qa"],
     ]
-    assert registry.asked == ["debian:12", "app:1"]
+    assert registry.asked == ["debian:12", "app:1", "db:16"]
     images = json.loads(envpar("outdated", "--format", "json")[1])["images"]
-    assert images[-1] == {
+    assert images[-3] == {
         "stage": "qa",
         "image": "app:1",
         "locked": sha("d"),
@@ -283,6 +301,8 @@ def test_outdated_asks_registries_only(root: Path, registry: Registry, envpar: O
         "error": [],
     }
     registry.serves["app:1"] = sha("d")
+    assert envpar("outdated")[0] == 1
+    registry.serves["db:16"] = sha("8")
     assert envpar("outdated")[0] == 0
     registry.serves["app:1"] = ImageError("app:1 was refused by its registry", hint="log in")
     status, out, _ = envpar("outdated")
