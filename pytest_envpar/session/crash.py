@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _TAIL_LINES = 60
+_LIMITS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,26 +26,34 @@ class Death:
         cause: One line: the limit, the signal or the exit code.
         tail: The last output of the worker and its container.
         container_gone: Whether the next worker needs a new container.
+        limits: Limits of the container that were reached since the worker began, or are at its end.
     """
 
     cause: str
     tail: str
     container_gone: bool
+    limits: tuple[str, ...] = ()
 
 
 def from_facts(facts: Mapping[str, Any]) -> Death:
     """From what the supervisor saw."""
-    code, number = facts.get("code"), facts.get("signal")
+    code, number, ulimit = facts.get("code"), facts.get("signal"), facts.get("ulimit")
+    reached = facts.get("limits")
+    limits = [str(line) for line in reached[:_LIMITS]] if isinstance(reached, list) else []
     # A process that a test had started may have been killed for its memory, while the worker ended by itself.
     if facts.get("oom") and isinstance(number, int):
         cause = "killed: " + memory(facts.get("limit"), facts.get("peak"))
+        limits = [line for line in limits if not line.startswith("memory ")]
+    elif isinstance(number, int) and isinstance(ulimit, str):
+        cause = f"killed: {ulimit} (signal {number}, {signal_name(number)})"
     elif isinstance(number, int):
         cause = f"killed by signal {number} ({signal_name(number)})"
         if facts.get("leaving"):
             cause += ", because the container was stopped from outside"
     else:
         cause = f"the process ended with exit code {code} before the session did (os._exit or the like)"
-    return Death(cause, str(facts.get("tail") or ""), container_gone=bool(facts.get("leaving")))
+    tail = str(facts.get("tail") or "")
+    return Death(cause, tail, container_gone=bool(facts.get("leaving")), limits=tuple(limits))
 
 
 def memory(limit: object, peak: object) -> str:
@@ -87,7 +96,8 @@ def report(
 
 def text(what: str, stage: str, death: Death) -> str:
     """The failure's text: what was running, the cause, the container's last output."""
-    lines = [f"{what} crashed the worker of stage {stage}", f"cause: {death.cause}"]
+    lines = [f"{what} crashed the worker of stage {stage}", f"cause: {escaped(death.cause)}"]
+    lines += [f"limit of the container: {escaped(line)}" for line in death.limits]
     tail = death.tail.strip("\n").splitlines()
     if tail:
         lines.append("last output of the container:")

@@ -114,6 +114,62 @@ def test_each_limit_that_bites_names_itself(project: Project) -> None:
     assert "the worker died" not in result.out
 
 
+def test_a_worker_that_a_limit_kills(project: Project) -> None:
+    project.stage(
+        "pids = 48",
+        'tmpfs = ["/small:size=1m"]',
+        f"ulimits = {{ cpu = 3, fsize = {1 << 20}, data = {1 << 28} }}",
+    )
+    result = project.suite(
+        """
+        import os, signal
+
+        def test_processor_time():
+            while True:
+                pass
+
+        def test_file_size():
+            with open("/tmp/file", "wb") as file:
+                file.write(bytes(2 << 20))
+
+        def test_file_size_as_in_other_languages():
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            test_file_size()
+
+        def test_data():
+            bytearray(1 << 30)
+
+        def test_processes():
+            # As a library ends that cannot start its threads, with a disk that is full as well.
+            with open("/small/file", "wb", buffering=0) as file:
+                file.write(bytes(2 << 20))
+            try:
+                for _ in range(500):
+                    os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+            except BlockingIOError:
+                os.abort()
+
+        def test_by_itself():
+            os.remove("/small/file")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def test_goes_on():
+            pass
+        """
+    )
+    assert result.line == "6 failed, 1 passed", result.text
+    causes = re.findall(r"^(?:cause|limit of the container): (.*)", result.out, re.MULTILINE)
+    assert causes == [
+        "killed: ulimit cpu 3 reached (signal 9, SIGKILL)",
+        f"killed: ulimit fsize {1 << 20} reached (signal 25, SIGXFSZ)",
+        "killed by signal 6 (SIGABRT)",
+        "pids limit 48 reached",
+        "no space left: /small is a tmpfs of 1m",
+        "killed by signal 9 (SIGKILL)",
+    ]
+    assert limits(result.out) == [[f"ulimit fsize {1 << 20} reached"], [f"ulimit data {1 << 28} reached"]]
+
+
 @pytest.mark.slow
 def test_share_of_the_processor(project: Project) -> None:
     project.stage("cpus = 0.25")

@@ -8,12 +8,16 @@ test ended with an error number that stands for one. Counters are looked at per 
 import errno
 import os
 import resource
+import signal
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from .cgroup import MemoryWatch
 
 _CGROUP = "/sys/fs/cgroup"
 _PIDS = ("%s/pids/pids.%%s" % _CGROUP, "%s/pids.%%s" % _CGROUP)
+_NEARLY = 0.8
+"""The part of a limit of processor time that a process killed for it has used at least: the kernel counts in ticks
+there, and tells exactly."""
 _UNITS = ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k"))
 _OURS = "/.envpar"
 
@@ -81,12 +85,42 @@ def _by_number(cap_drop: List[str]) -> Iterator[Tuple[int, Callable[[Optional[st
     for number, limit, name in (
         (errno.EMFILE, resource.RLIMIT_NOFILE, "nofile"),
         (errno.EFBIG, resource.RLIMIT_FSIZE, "fsize"),
+        (errno.ENOMEM, resource.RLIMIT_DATA, "data"),
     ):
         yield number, lambda _, limit=limit, name=name: _ulimit(limit, name)  # type: ignore[misc]
     if cap_drop:
         text = "not permitted: the stage drops capabilities (%s)" % ", ".join(cap_drop)
         yield errno.EPERM, lambda _: text
         yield errno.EACCES, lambda _: text
+
+
+def of_signal(number: int, used_s: float) -> Optional[str]:
+    """The limit of this process, and of those that it has forked, for which the kernel sends a signal.
+
+    Args:
+        number: The signal that a forked process died of.
+        used_s: The processor time that it had used.
+    """
+    if number == signal.SIGXFSZ:
+        return _ulimit(resource.RLIMIT_FSIZE, "fsize")
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    # Above the soft limit there is a signal every second, at the hard one the end; where both are one, the end it is.
+    for sent, limit in ((signal.SIGXCPU, soft), (signal.SIGKILL, hard)):
+        if number == sent and limit != resource.RLIM_INFINITY and used_s >= _NEARLY * limit:
+            return "ulimit cpu %d reached" % limit
+    return None
+
+
+def used(pid: int) -> float:
+    """The processor time of a process in seconds, also of one that has died and is not reaped yet; 0 if unknown.
+
+    Source: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, fields 14 and 15.
+    """
+    fields = _text("/proc/%d/stat" % pid).rpartition(")")[2].split()
+    try:
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (IndexError, ValueError):
+        return 0.0
 
 
 def _ulimit(limit: int, name: str) -> Optional[str]:
@@ -134,6 +168,8 @@ def _numbers(error: Optional[BaseException]) -> Iterator[Tuple[int, Optional[str
         if isinstance(error, OSError) and error.errno is not None:
             path = error.filename
             yield error.errno, os.path.abspath(path) if isinstance(path, str) else None
+        elif isinstance(error, MemoryError):
+            yield errno.ENOMEM, None
         error = error.__cause__ or error.__context__
 
 

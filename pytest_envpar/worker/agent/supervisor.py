@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from . import wire
+from . import limits, wire
 from .cgroup import MemoryWatch
 from .recorder import Recorder
 
@@ -52,6 +52,8 @@ class _Worker:
         self.err = err
         self.recorder = recorder
         self.memory = MemoryWatch()
+        self.limits = limits.Limits([])
+        self.limits.begin()
         self.to_worker = bytearray()
         self.from_worker = bytearray()
         self.received = 0  # complete payloads
@@ -315,15 +317,18 @@ class Supervisor:
             self._interrupt(self._worker)
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                # What a process has used is known until it is reaped.
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if ended is None:
                 return
-            if self._worker is not None and pid == self._worker.pid:
-                self._bury(self._worker, status)
+            used_s = limits.used(ended.si_pid)
+            _, status = os.waitpid(ended.si_pid, 0)
+            if self._worker is not None and ended.si_pid == self._worker.pid:
+                self._bury(self._worker, status, used_s)
 
-    def _bury(self, worker: _Worker, status: int) -> None:
+    def _bury(self, worker: _Worker, status: int, used_s: float) -> None:
         while self._relay(worker):
             pass
         sent, length, finished = worker.recorder.state()
@@ -332,9 +337,12 @@ class Supervisor:
             self._forward(worker, length)
         self._output(worker, worker.out, everything=True)
         self._output(worker, worker.err, everything=True)
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         facts: Dict[str, Any] = {
             "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            "signal": number,
+            "ulimit": None if number is None else limits.of_signal(number, used_s),
+            "limits": [] if finished else worker.limits.bitten(None),
             "finished": finished,
             "leaving": self._ended,
             "tail": bytes(worker.tail).decode("utf-8", "replace"),
