@@ -37,6 +37,7 @@ class Recipe:
         comparer: Compares file systems; without one that is refused.
         remember: Told of each checkpoint.
         begun: Told of each container that was started, so that it has an owner whoever asked for it.
+        network: That of the stage's services; see :func:`~pytest_envpar.containers.lifecycle.start_container`.
     """
 
     engine: Engine
@@ -53,6 +54,7 @@ class Recipe:
     comparer: Comparer | None = None
     remember: Callable[[Checkpoint], None] | None = None
     begun: Callable[[Container], None] | None = None
+    network: str | None = None
 
     def start(self) -> Container:
         """Start one more container; if any step fails, nothing is left.
@@ -73,6 +75,7 @@ class Recipe:
             ports=self.ports,
             stdin=False,
             attach=False,
+            network=self.network,
         )
         container = Container(self, running)
         if self.begun is not None:

@@ -148,8 +148,6 @@ class Supply:
             self.told.append(f"stage {name}: {plan.why}")
         command, mounts = self._idling(locked.image.info.architecture, locked.image.image_id)
         services = self._services_of(stage, locked.services)
-        if services is not None:
-            stage = dataclasses.replace(stage, network=services.network)
         return Recipe(
             engine,
             locked.image,
@@ -166,6 +164,7 @@ class Supply:
             ids=(facts.uid, facts.gid),
             comparer=self._comparer,
             remember=self._remember,
+            network=None if services is None else services.network,
         )
 
     def _services_of(self, stage: Stage, images: Mapping[str, PinnedImage]) -> Services | None:

@@ -335,6 +335,8 @@ def test_containers_of_a_stage_share_its_services(project: Project, stage: str |
         @pytest.mark.parametrize("number", range(2))
         def test_it(qa_container, number):
             assert qa_container.exec(["python3", "-c", ASK], check=True, timeout=60).text == "200\\n"
+            asked = qa_container.exec(["sh", "-c", "echo $ENVPAR_WEB_HOST:$ENVPAR_WEB_PORT"], check=True)
+            assert asked.text == "web:8000\\n"
         """,
     )
     project.run(stage=stage).ok()

@@ -82,7 +82,7 @@ def test_real_servers(project: Project, servers: str) -> None:
         "ready = { tcp = 5432 }",
         "[stages.qa.services.cache]",
         f'image = "{servers}"',
-        'command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"]',
+        'command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""]',
         'ready = { log = "Ready to accept connections" }',
         "[stages.qa.services.web]",
         f'image = "{servers}"',
@@ -102,6 +102,9 @@ def test_real_servers(project: Project, servers: str) -> None:
             with socket.create_connection(("cache", 6379)) as peer:
                 peer.sendall(b"PING\\r\\n")
                 assert peer.recv(100) == b"+PONG\\r\\n"
+                # An empty word of its command: it saves nothing.
+                peer.sendall(b"CONFIG GET save\\r\\n")
+                assert peer.recv(100) == b"*2\\r\\n$4\\r\\nsave\\r\\n$0\\r\\n\\r\\n"
 
         def test_nginx():
             address = "http://%s:%s/" % (os.environ["ENVPAR_WEB_HOST"], os.environ["ENVPAR_WEB_PORT"])
@@ -253,6 +256,7 @@ def test_log_of_the_time_of_a_failing_test_is_in_its_report(project: Project) ->
         ASK
         + """
 import time
+from pathlib import Path
 def test_fine():
     ask("before")
     time.sleep(0.3)
@@ -285,21 +289,24 @@ def test_failing_tests_say_that_a_service_died(project: Project) -> None:
         ASK
         + """
 import pytest, time
-def gone():
-    for _ in range(600):
-        try:
-            ask("there?")
-        except OSError:
-            return
-        time.sleep(0.05)
+# Not by its name: that of a service that is gone is looked up outside, which takes ten seconds to fail.
+ADDRESS = socket.gethostbyname("db")
+def there():
+    socket.create_connection((ADDRESS, 8000), 0.3).close()
 def test_kills():
     with pytest.raises(Exception):
         assert ask("die") != ""
-    gone()
-    time.sleep(0.5)
+    for _ in range(600):
+        try:
+            there()
+        except ConnectionRefusedError:
+            time.sleep(0.05)  # the process has ended, and the container has not
+        except OSError:
+            break
+    time.sleep(0.5)  # the host hears of it from the engine
     assert 0
 def test_after():
-    assert ask("still there?") == "still there?"
+    there()
 def test_needs_none():
     pass
 """,
@@ -344,10 +351,14 @@ def test_networks_that_go_together(project: Project, engine: Engine) -> None:
         project.suite(
             """
             import socket
+            SEEN = "print(open('/proc/net/fib_trie').read().count('/32 host LOCAL'), socket.gethostbyname('db'))"
             def test_a():
                 addresses = open("/proc/net/fib_trie").read().count("/32 host LOCAL")
                 assert socket.gethostbyname("db")
                 assert addresses >= 6  # the loopback and two networks, each told twice
+            def test_b(qa_container):
+                seen = qa_container.exec(["python3", "-c", "import socket; " + SEEN], check=True).text.split()
+                assert int(seen[0]) >= 6
             """
         ).ok()
     finally:
