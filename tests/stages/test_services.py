@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +20,6 @@ from pytest_envpar.containers.sweep import list_ours, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from conftest import Project
 
@@ -111,6 +112,19 @@ def test_real_servers(project: Project, servers: str) -> None:
             assert b"nginx" in urllib.request.urlopen(address).read()
         """
     ).ok()
+
+
+def test_the_example(project: Project, servers: str) -> None:
+    (project.root / "envpar.toml").unlink()
+    ignored = shutil.ignore_patterns("__pycache__", ".pytest_cache", "envpar.lock")
+    example = Path(__file__).parents[2] / "examples" / "guestbook"
+    shutil.copytree(example, project.root, ignore=ignored, dirs_exist_ok=True)
+    text = (project.root / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"{servers}"' in text
+    project.write("pyproject.toml", text.replace("envpar-base:py3.11", project.image))
+    assert project.run(stage="integration").ok().line == "19 passed"
+    # Without the database only what needs none.
+    assert project.run(stage="dev").ok().line == "8 passed, 11 skipped"
 
 
 def test_suite_is_told_where_services_are_and_what_it_sets_itself_wins(project: Project) -> None:

@@ -462,6 +462,17 @@ def test_a_second_run_changes_nothing(
     assert said[3].startswith("ready after")
 
 
+def test_the_image_with_servers_is_made_when_it_is_asked_for(
+    machine: Any, engine: FakeEngine, said: list[str], programs: Any
+) -> None:
+    programs("mmdebstrap", MMDEBSTRAP)
+    engine.images = {"envpar-base:py3.11"}
+    here = machine(environ={"DOCKER_HOST": engine.url})
+    assert setup_engine.main(["--suites", "bookworm", "--servers"], here) == 0
+    assert engine.imported == {"envpar-services:bookworm": b"tar of bookworm"}
+    assert "image envpar-services:bookworm: there" in said
+
+
 def test_only_the_engine_looks_at_no_image(machine: Any, engine: FakeEngine, said: list[str]) -> None:
     here = machine(environ={"DOCKER_HOST": engine.url})
     assert setup_engine.main(["--only", "engine"], here) == 0
