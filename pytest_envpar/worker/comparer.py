@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar.drift.changes import Changes, left_behind
 from pytest_envpar.drift.outside import Outside
-from pytest_envpar.drift.produce import MemoryStore, NoWayError, Producer
+from pytest_envpar.drift.produce import MemoryStore, Producer
 from pytest_envpar.drift.routes import compare_sides
+from pytest_envpar.drift.scanners import NoWayError
 from pytest_envpar.drift.sides import Side, container_side
 
 if TYPE_CHECKING:
