@@ -169,12 +169,12 @@ def test_the_two_sides_have_the_same_words() -> None:
     import pytest_envpar.worker.agent as agent
 
     agent.errors = errors  # type: ignore[attr-defined]
-    from pytest_envpar.worker.agent import handles
+    from pytest_envpar.worker.agent import factory, handles, processes
 
     for ours, theirs in (
         (handle.Container, handles.Container),
-        (handle_process.Process, handles.Process),
-        (shelf.ContainerFactory, handles.ContainerFactory),
+        (handle_process.Process, processes.Process),
+        (shelf.ContainerFactory, factory.ContainerFactory),
     ):
         public = {each for each in dir(ours) if not each.startswith("_")} - {"inspect", "unpack"}
         assert public == {each for each in dir(theirs) if not each.startswith("_")}
