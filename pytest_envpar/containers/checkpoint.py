@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar.errors import UsageError
 from pytest_envpar.images.pinned import pin
-from pytest_envpar.images.tags import INPUT, build_repository
+from pytest_envpar.images.tags import INPUT, PARENT, PROJECT, STAGE, build_repository
 
 if TYPE_CHECKING:
     from pytest_envpar.containers.handle import Container
@@ -64,7 +64,11 @@ def take(container: Container, name: str) -> Checkpoint:
     engine, image = recipe.engine, container.image
     reference = reference_of(recipe.owner.project, name)
     before = engine.inspect_image(reference)
-    labels = {**recipe.owner.labels("cache", container.stage), INPUT: f"checkpoint:{name}"}
+    labels = {
+        **recipe.owner.labels("cache", container.stage),
+        INPUT: f"checkpoint:{name}",
+        PARENT: image.image_id,
+    }
     # The container idles, or runs whatever it was started with; its image is to start what its own image starts.
     image_id = engine.commit(
         container.id, reference, labels=labels, entrypoint=image.info.entrypoint, command=image.info.cmd
@@ -77,26 +81,38 @@ def take(container: Container, name: str) -> Checkpoint:
     return made
 
 
-def find(engine: Engine, project: str, name: str) -> Checkpoint | None:
-    """The checkpoint of that name that the engine has, whichever run took it."""
-    from pytest_envpar.images.tags import STAGE
+def find(engine: Engine, project: str, name: str, image_id: str | None = None) -> Checkpoint | None:
+    """The checkpoint of that name that the engine has, whichever run took it.
 
+    Args:
+        image_id: That image, which was taken under the name, even if the name has been taken over since.
+
+    Raises:
+        UsageError: The name cannot be one.
+    """
     reference = reference_of(project, name)
-    info = engine.inspect_image(reference)
-    if info is None:
+    info = engine.inspect_image(image_id or reference)
+    if info is None and image_id is not None:
+        raise _gone(name)
+    labels = {} if info is None else info.labels
+    if info is None or (labels.get(PROJECT), labels.get(INPUT)) != (project, f"checkpoint:{name}"):
         return None
-    return Checkpoint(name, reference, info.id, "", info.labels.get(STAGE))
+    return Checkpoint(name, reference, info.id, labels.get(PARENT, ""), labels.get(STAGE))
 
 
 def image_of(engine: Engine, checkpoint: Checkpoint) -> PinnedImage:
     """The checkpoint's image. Raises UsageError if the engine no longer has it."""
     info = engine.inspect_image(checkpoint.image_id)
     if info is None:
-        raise UsageError(
-            f"the checkpoint {checkpoint.name!r} is gone from the engine",
-            hint="take it again; `envpar prune --cache` removes checkpoints",
-        )
+        raise _gone(checkpoint.name)
     return pin(checkpoint.reference, info)
+
+
+def _gone(name: str) -> UsageError:
+    return UsageError(
+        f"the checkpoint {name!r} is gone from the engine",
+        hint="take it again; `envpar prune --cache` removes checkpoints",
+    )
 
 
 def _drop(engine: Engine, image_id: str) -> None:

@@ -10,7 +10,7 @@ Paths of the container are :class:`~pathlib.PurePosixPath` or text and absolute;
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_envpar.containers.handle_files import Files
 from pytest_envpar.containers.handle_life import Address, Life
@@ -19,6 +19,9 @@ from pytest_envpar.errors import NotYetError
 
 if TYPE_CHECKING:
     from pytest_envpar.containers.checkpoint import Checkpoint
+    from pytest_envpar.drift.changes import Changes
+    from pytest_envpar.drift.manifest import Manifest
+    from pytest_envpar.drift.model import Comparison
 
 __all__ = ["Address", "Comparer", "Container", "ContainerPath"]
 
@@ -26,11 +29,11 @@ __all__ = ["Address", "Comparer", "Container", "ContainerPath"]
 class Comparer(Protocol):
     """What the comparison of file systems offers; it lives above this package and is handed in."""
 
-    def changes(self, container: Container) -> Any: ...
+    def changes(self, container: Container) -> Changes: ...
 
-    def diff(self, left: Container, right: Container) -> Any: ...
+    def diff(self, left: Container, right: Container) -> Comparison: ...
 
-    def manifest(self, container: Container) -> Any: ...
+    def manifest(self, container: Container) -> Manifest: ...
 
 
 class Container(Files, Life):
@@ -71,16 +74,19 @@ class Container(Files, Life):
 
         return dataclasses.replace(self.recipe, image=image_of(self._engine, checkpoint)).start()
 
-    def changes(self) -> Any:
+    def changes(self) -> Changes:
         """What changed in its file system since it was made; mounts and what engines write themselves left out.
 
         Returns:
-            Changes in the order of their paths, each with ``path`` and ``kind`` (``added``, ``removed``, ``modified``).
+            Changes in the order of their paths, each with ``path`` and ``kind`` (``added``, ``removed``, ``modified``);
+            apart from them ``noise``, which is never of interest (Python's bytecode, pytest's temporary folders).
         """
         return self._comparer.changes(self)
 
-    def diff(self, other: Container) -> Any:
-        """How the file system and the configuration of ``other`` differ from this one's; mounts left out.
+    def diff(self, other: Container) -> Comparison:
+        """How the file system and the configuration of ``other`` differ from this one's.
+
+        The project is left out; volumes and tmpfs are listed as not compared.
 
         Returns:
             A comparison: ``changes``, each with ``path``, ``kind``, ``attributes``, ``before`` and ``after``;
@@ -88,12 +94,13 @@ class Container(Files, Life):
         """
         return self._comparer.diff(self, other)
 
-    def manifest(self) -> Any:
+    def manifest(self) -> Manifest:
         """Every path of its file system; mounts left out.
 
         Returns:
             A manifest: iterating gives entries with ``path``, ``type``, ``mode``, ``uid``, ``gid``, ``size`` and
-            ``digest``.
+            ``digest``; ``count`` of them; a ``fingerprint`` that is the same for the same entries; and ``notes()``,
+            what could not be read.
         """
         return self._comparer.manifest(self)
 

@@ -113,9 +113,10 @@ class Files(Commands):
         """
         place = absolute(source)
         self._refuse_hidden(place, "copy_out")
+        name = place.name
         for _ in range(_LINKS):
             try:
-                return archive.extract(self._get(place), place, Path(target))
+                return archive.extract(self._get(place), place, Path(target), name=name)
             except archive.LinkError as link:
                 place = resolved(place, link.target)
         raise UsageError(f"{source} in the container: too many symbolic links")

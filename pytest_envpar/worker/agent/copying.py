@@ -2,9 +2,14 @@
 
 import tarfile
 from pathlib import Path
-from typing import IO, List, Optional, Tuple
+from typing import IO, TYPE_CHECKING, List, Optional, Tuple
 
 from .calls import PIECE
+
+if TYPE_CHECKING:
+    from pytest_envpar import errors
+else:
+    from . import errors
 
 
 def pack(source: Path, spool: IO[bytes]) -> None:
@@ -21,13 +26,24 @@ def _plain(member: tarfile.TarInfo) -> Optional[tarfile.TarInfo]:
     return member
 
 
+def _below(place: Path, parts: List[str]) -> Path:
+    """The path, which no link on the way may bend."""
+    for part in parts:
+        if place.is_symlink():
+            raise errors.UsageError(
+                "copy_out: %s is a symbolic link" % place, hint="copy to a folder of its own"
+            )
+        place /= part
+    return place
+
+
 def unpack(spool: IO[bytes], place: Path) -> None:
     """Write what the host has taken apart and put together again: its names are safe."""
     folders: List[Tuple[Path, int]] = []
     with tarfile.open(fileobj=spool, mode="r|") as archive:
         for member in archive:
             below = [part for part in member.name.split("/") if part][1:]
-            target = place.joinpath(*below)
+            target = _below(place, below)
             if member.isdir():
                 target.mkdir(parents=not below, exist_ok=True)
                 folders.append((target, member.mode))

@@ -1,5 +1,6 @@
 """The fixture ``envpar_containers`` inside a stage; see ``pytest_envpar.session.shelf``."""
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
 from .calls import Caller
@@ -71,7 +72,7 @@ class ContainerFactory:
         return Checkpoint(**told) if told else None
 
     def restore(self, checkpoint: Union[Checkpoint, str], like: Optional[Container] = None) -> Container:
-        named = checkpoint if isinstance(checkpoint, str) else checkpoint._asdict()
+        named = checkpoint if isinstance(checkpoint, str) else dataclasses.asdict(checkpoint)
         told, _ = self._caller.call(
             "restore_any", checkpoint=named, like=like._key if like is not None else ""
         )

@@ -4,6 +4,7 @@ The same names, arguments, answers and errors as on the host (a test compares th
 ``pytest_envpar.containers.handle``. Paths of "the side where the test runs" are paths of this container.
 """
 
+import dataclasses
 import ipaddress
 import os
 import tempfile
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping, Optional, Sequen
 
 from . import copying
 from .calls import PIECE, Caller
+from .comparisons import Changes, Comparison, Manifest, changes_of, comparison_of
 from .processes import Process, result_of, words
-from .values import Address, Change, Checkpoint, ExecResult, Image, Stats
+from .values import Address, Checkpoint, ExecResult, Image, Stats
 
 if TYPE_CHECKING:
     from pytest_envpar import errors
@@ -28,13 +30,13 @@ class Container:
     def __init__(self, caller: Caller, told: Mapping[str, Any]) -> None:
         self.id = str(told["id"])
         self.name = str(told["name"])
-        self.image = Image(**told["image"])
+        self.image = Image.of(told["image"])
         self.stage: Optional[str] = told["stage"]
         self._caller = caller
         self._key = str(told["key"])
 
     def __repr__(self) -> str:
-        return "<Container %s of %s>" % (self.name, self.stage or self.image.reference)
+        return "<Container %s of %s>" % (self.name, self.stage or self.image.short())
 
     def exec(
         self,
@@ -93,7 +95,12 @@ class Container:
         if not os.access(str(source), os.R_OK) and not source.is_symlink():
             raise errors.UsageError("copy_in: %s does not exist or cannot be read" % source)
         with tempfile.TemporaryFile() as spool:
-            copying.pack(source, spool)
+            try:
+                copying.pack(source, spool)
+            except OSError as error:
+                raise errors.UsageError(
+                    "copy_in: %s cannot be read: %s" % (source, error.strerror or error)
+                ) from error
             spool.seek(0)
             pieces = iter(lambda: spool.read(PIECE), b"")
             self._call("copy_in", pieces, name=source.name, place=str(target))
@@ -108,7 +115,9 @@ class Container:
             try:
                 copying.unpack(spool, place)
             except OSError as error:
-                raise errors.UsageError("copy_out: %s cannot be written: %s" % (place, error)) from error
+                raise errors.UsageError(
+                    "copy_out: %s cannot be written: %s" % (place, error.strerror or error)
+                ) from error
         return place
 
     def logs(self, *, since: Optional[float] = None, tail: Optional[int] = None) -> str:
@@ -149,29 +158,27 @@ class Container:
         return Checkpoint(**self._call("checkpoint", name=name)[0])
 
     def restore(self, checkpoint: Checkpoint) -> "Container":
-        told, _ = self._call("restore", checkpoint=checkpoint._asdict())
+        told, _ = self._call("restore", checkpoint=dataclasses.asdict(checkpoint))
         return Container(self._caller, told)
 
-    def changes(self) -> Any:
-        told, _ = self._call("changes")
-        return [Change(PurePosixPath(path), kind) for path, kind in told["changes"]]
+    def changes(self) -> Changes:
+        return changes_of(self._call("changes")[1])
 
-    def diff(self, other: "Container") -> Any:
-        raise errors.NotYetError(
-            "diff: comparing %s with %s inside a stage is not yet part of this version"
-            % (self.name, other.name)
-        )
+    def diff(self, other: "Container") -> Comparison:
+        return comparison_of(*self._call("diff", other=other._key))
 
-    def manifest(self) -> Any:
-        raise errors.NotYetError(
-            "manifest: that of %s inside a stage is not yet part of this version" % self.name
-        )
+    def manifest(self) -> Manifest:
+        return Manifest(*self._call("manifest"))
 
     def __enter__(self) -> "Container":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+    def _drop(self) -> None:
+        """The fixture is over: nobody waits for the removal."""
+        self._call("drop")
 
     def _call(
         self, verb: str, data: Union[bytes, Iterable[bytes]] = b"", **fields: Any

@@ -25,10 +25,13 @@ ERRORS = (
 )
 HOMES = {
     "Address": "values",
+    "Changes": "comparisons",
     "Checkpoint": "values",
+    "Comparison": "comparisons",
     "Container": "handles",
     "ContainerFactory": "factory",
     "ExecResult": "values",
+    "Manifest": "comparisons",
     "Process": "processes",
     "Stats": "values",
 }
@@ -103,7 +106,7 @@ class Provider:
 
     def give_back(self, container: Any, name: str) -> None:
         self._users[name].remove(container)
-        container.remove()
+        container._drop()
 
     def factory(self, name: str) -> Any:
         factory = self._factory()
@@ -113,7 +116,7 @@ class Provider:
     def close_factory(self, factory: Any, name: str) -> None:
         started, factory.started[:] = list(factory.started), []
         for container in started:
-            container.remove()
+            container._drop()
 
     @pytest.hookimpl(hookwrapper=True)
     def makereport(self, item: Any) -> Generator[None, Any, None]:

@@ -1,7 +1,7 @@
-"""What calls of a container's handle give back: the names and fields of the host's own types, as plain values."""
+"""What a container's handle gives inside: plain values with the names and fields of the host's own types."""
 
-from pathlib import PurePosixPath
-from typing import NamedTuple, Optional
+import dataclasses
+from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 
 class Address(NamedTuple):
@@ -12,7 +12,8 @@ class Address(NamedTuple):
         return "[%s]:%d" % self if ":" in self.host else "%s:%d" % self
 
 
-class ExecResult(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ExecResult:
     exit_code: int
     stdout: bytes
     stderr: bytes
@@ -30,7 +31,8 @@ class ExecResult(NamedTuple):
         return self.exit_code == 0
 
 
-class Stats(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Stats:
     cpu_s: float
     memory_bytes: int
     memory_limit_bytes: int
@@ -39,7 +41,8 @@ class Stats(NamedTuple):
     sent_bytes: int
 
 
-class Checkpoint(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
     name: str
     reference: str
     image_id: str
@@ -47,15 +50,31 @@ class Checkpoint(NamedTuple):
     stage: Optional[str]
 
 
-class Image(NamedTuple):
-    """The facts of an image that are told inside; ``digest`` is None for one that no registry gave."""
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """``pytest_envpar.images.pinned.PinnedImage`` without all that the engine tells of it."""
 
     reference: str
     digest: Optional[str]
     image_id: str
+    layers: Tuple[str, ...]
     platform: str
+    _short: str = dataclasses.field(repr=False)
 
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "Image":
+        return cls(
+            str(told["reference"]),
+            told["digest"],
+            str(told["image_id"]),
+            tuple(told["layers"]),
+            str(told["platform"]),
+            str(told["short"]),
+        )
 
-class Change(NamedTuple):
-    path: PurePosixPath
-    kind: str
+    @property
+    def local(self) -> bool:
+        return self.digest is None
+
+    def short(self) -> str:
+        return self._short
