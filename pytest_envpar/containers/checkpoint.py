@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar.errors import UsageError
 from pytest_envpar.images.pinned import pin
-from pytest_envpar.images.tags import INPUT, PARENT, PROJECT, STAGE, build_repository
+from pytest_envpar.images.tags import CACHE, INPUT, KIND, PARENT, PROJECT, STAGE, build_repository
 
 if TYPE_CHECKING:
     from pytest_envpar.containers.handle import Container
     from pytest_envpar.engine.api import Engine
     from pytest_envpar.images.pinned import PinnedImage
 
+_INPUT = "checkpoint:"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 
 
@@ -66,12 +67,17 @@ def take(container: Container, name: str) -> Checkpoint:
     before = engine.inspect_image(reference)
     labels = {
         **recipe.owner.labels("cache", container.stage),
-        INPUT: f"checkpoint:{name}",
+        INPUT: f"{_INPUT}{name}",
         PARENT: image.image_id,
     }
     # The container idles, or runs whatever it was started with; its image is to start what its own image starts.
     image_id = engine.commit(
-        container.id, reference, labels=labels, entrypoint=image.info.entrypoint, command=image.info.cmd
+        container.id,
+        reference,
+        labels=labels,
+        entrypoint=image.info.entrypoint,
+        command=image.info.cmd,
+        comment=f"checkpoint {name}",
     )
     if before is not None and before.id != image_id:
         _drop(engine, before.id)
@@ -95,7 +101,7 @@ def find(engine: Engine, project: str, name: str, image_id: str | None = None) -
     if info is None and image_id is not None:
         raise _gone(name)
     labels = {} if info is None else info.labels
-    if info is None or (labels.get(PROJECT), labels.get(INPUT)) != (project, f"checkpoint:{name}"):
+    if info is None or (labels.get(PROJECT), labels.get(INPUT)) != (project, f"{_INPUT}{name}"):
         return None
     return Checkpoint(name, reference, info.id, labels.get(PARENT, ""), labels.get(STAGE))
 
@@ -115,11 +121,18 @@ def _gone(name: str) -> UsageError:
     )
 
 
+def drop_nameless(engine: Engine, project: str) -> None:
+    """Remove the checkpoints whose names were taken over while containers used them. Those still in use stay."""
+    for image in engine.list_images({KIND: CACHE, PROJECT: project, INPUT: ""}):
+        if not image.name and image.labels.get(INPUT, "").startswith(_INPUT):
+            _drop(engine, image.id)
+
+
 def _drop(engine: Engine, image_id: str) -> None:
-    """Remove the image that had the name before, unless a container still needs it."""
+    """Remove an image that has no name any more, unless a container still needs it."""
     from pytest_envpar.errors import EngineError
 
     try:
         engine.remove_image(image_id)
     except EngineError:
-        pass  # in use: it stays without a name, and goes with `envpar prune --cache`
+        pass  # in use: the end of this run, a later one, or `envpar prune --cache` removes it

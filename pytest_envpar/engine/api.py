@@ -529,11 +529,13 @@ class Engine(Protocol):
         labels: Mapping[str, str] = _NO_LABELS,
         entrypoint: Sequence[str] = (),
         command: Sequence[str] = (),
+        comment: str = "",
     ) -> str:
         """Make an image of the container's file system and return its id; processes are paused meanwhile.
 
         Volumes and tmpfs are not part of it. The image is configured as the container is, except for the labels
-        that are added, and ``entrypoint`` and ``command``, which replace the container's own.
+        that are added, and ``entrypoint`` and ``command``, which replace the container's own. ``comment`` says in its
+        history how the layer came to be.
         """
         ...
 

@@ -78,6 +78,7 @@ class DockerLife(Calls):
         labels: Mapping[str, str] = _NOTHING,
         entrypoint: Sequence[str] = (),
         command: Sequence[str] = (),
+        comment: str = "",
     ) -> str:
         repository, _, tag = reference.rpartition(":")
         query: dict[str, str | list[str]] = {
@@ -85,6 +86,7 @@ class DockerLife(Calls):
             "repo": repository,
             "tag": tag,
             "pause": "1",
+            "comment": comment,
         }
         body: dict[str, object] = {}
         if self.info.kind == "podman":
