@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Rules for help texts, after pytest's own: a whole sentence, no default where it is "off", the metavar in the text.
 Kind = Literal["value", "flag", "optional"]
+Scope = Literal["session", "module", "test"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,10 @@ KEEP = Option(
     "Keep the containers of stages and fixtures: never, failed (tests) or always.",
 )
 KEEP_WHEN = ("never", "failed", "always")
+FRESH = Option(
+    "--env-fresh", "value", "SCOPE", "Use a new container of the stage per session, module or test."
+)
+FRESH_SCOPES: tuple[Scope, ...] = ("session", "module", "test")
 DRIFT = Option(
     "--env-drift",
     "optional",
@@ -85,19 +90,14 @@ OPTIONS = (
     UPDATE,
     Option("--env-report", "value", "PATH", "Write a report to PATH.", "reports"),
     KEEP,
-    Option(
-        "--env-fresh",
-        "value",
-        "SCOPE",
-        "Use a new container per session, module or test.",
-        "fresh containers",
-    ),
+    FRESH,
     Option("--env-reuse", "flag", None, "Keep a warm container between runs.", "warm containers"),
     Option("--env-bisect", "value", "A..B", "Find the drift that makes tests fail.", "bisecting"),
 )
 OUR_NAMES = ("envpar", "pytest_envpar", "pytest_envpar.plugin")
 ON_THE_HOST = ("xdist", "xdist.plugin", "xdist.looponfail")
 """Plugins that may be named with ``-p`` and do their work on this side."""
+_STEPWISE = ("stepwise", "stepwise_skip", "stepwise_reset")
 PASSIVE = ("help", "version", "markers", "cacheshow")
 """Options that pytest answers itself, with or without an engine."""
 
@@ -115,6 +115,7 @@ class Request:
         frozen: Refuse what is not in the lock file.
         update: Rewrite the stage's entry in the lock file.
         keep: When containers are kept, see :func:`keep_when`.
+        fresh: How often a new container is used.
     """
 
     stages: tuple[str, ...]
@@ -125,6 +126,7 @@ class Request:
     frozen: bool = False
     update: bool = False
     keep: str = "never"
+    fresh: Scope = "session"
 
     @property
     def lock(self) -> Literal["frozen", "update"] | None:
@@ -142,6 +144,19 @@ def keep_when(option: Any) -> str:
     if values[-1] not in KEEP_WHEN:
         raise UsageError(f"{KEEP.name}={values[-1]}: not one of {', '.join(KEEP_WHEN)}")
     return str(values[-1])
+
+
+def _fresh_scope(option: Any) -> Scope:
+    values = getattr(option, FRESH.dest, None) or ["session"]
+    for scope in FRESH_SCOPES:
+        if values[-1] == scope:
+            if scope != "session" and any(getattr(option, name, False) for name in _STEPWISE):
+                raise UsageError(
+                    f"{FRESH.name}={scope} and --stepwise contradict each other: one session keeps the place",
+                    hint=f"run without one of them; -x and --lf work with {FRESH.name}",
+                )
+            return scope
+    raise UsageError(f"{FRESH.name}={values[-1]}: not one of {', '.join(FRESH_SCOPES)}")
 
 
 def register(parser: pytest.Parser) -> None:
@@ -253,7 +268,15 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
         )
     engine = engines[0] if engines else None
     return Request(
-        stages, f"{name}={asked}", engine, _without_us(args), module, frozen, update, keep_when(option)
+        stages,
+        f"{name}={asked}",
+        engine,
+        _without_us(args),
+        module,
+        frozen,
+        update,
+        keep_when(option),
+        _fresh_scope(option),
     )
 
 

@@ -68,6 +68,15 @@ class Changes:
         return sum(change.kind == kind for change in self.items)
 
 
+def united(found: Iterable[Changes]) -> Changes:
+    """What was changed in any of several containers, each path once."""
+    several = list(found)
+    return Changes(
+        tuple(sorted({change for each in several for change in each.items})),
+        tuple(sorted({change for each in several for change in each.noise})),
+    )
+
+
 def left_behind(engine: Engine, container_id: str, *, hidden: Iterable[PurePosixPath] = ()) -> Changes:
     """What a container's processes changed in its file system, compared with its image.
 

@@ -115,7 +115,7 @@ class Boot:
 
     def expects_plan(self) -> bool:
         """Whether the inside runs nothing before it is told what."""
-        return not self.crew and (self.waits or self.others_select())
+        return not self.crew and (self.waits or self._request.fresh != "session" or self.others_select())
 
     def _crew_input(self) -> dict[str, Any]:
         plain = (str, int, float, bool, type(None))

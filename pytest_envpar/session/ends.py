@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pytest_envpar.session.link import Link
     from pytest_envpar.worker.agent import wire
 
+OVER = (int(pytest.ExitCode.OK), int(pytest.ExitCode.TESTS_FAILED), int(pytest.ExitCode.NO_TESTS_COLLECTED))
+"""The exit statuses of a session that went to its end."""
+
 
 def raise_for_stop(stop: wire.Stop, stage: str) -> NoReturn:
     """Stop this session for the reason for which the one inside has stopped."""
@@ -94,3 +97,20 @@ def keyboard_interrupt(location: Any) -> NoReturn:
         path, line = str(location[0]), min(max(location[1], 1), 1_000_000)
         exec(compile("\n" * (line - 1) + "raise KeyboardInterrupt", path, "exec"), {"__name__": "inside"})
     raise KeyboardInterrupt
+
+
+def one_status(own: int, verdicts: Sequence[int]) -> int:
+    """One exit status for several sessions: an unusual one first, then failures; no tests only if none had any.
+
+    Args:
+        own: What pytest made of the reports that it saw.
+        verdicts: The exit statuses of the sessions inside.
+    """
+    unusual = [status for status in verdicts if status not in OVER]
+    if unusual:
+        return unusual[0]
+    failed = int(pytest.ExitCode.TESTS_FAILED)
+    if failed in (own, *verdicts):
+        return failed
+    empty = int(pytest.ExitCode.NO_TESTS_COLLECTED)
+    return empty if all(status == empty for status in verdicts) else int(pytest.ExitCode.OK)

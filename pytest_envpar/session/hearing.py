@@ -48,6 +48,9 @@ class Hearing:
         self.shown: set[int] = set()
         self.unseen: set[int] = set()
         self.interrupted = False
+        self.again = False
+        """Whether other containers have been heard before: what they said of the whole run is said again."""
+        self._properties: set[tuple[str, str]] = set()
         self._config = config
         self._link = link
         self._signals = signals
@@ -99,8 +102,11 @@ class Hearing:
             return
         if message.nodeid:
             xml.node_reporter(self._named(message.nodeid)).add_attribute(message.name, message.value)
-        else:
+            return
+        said = (message.name, str(message.value))
+        if not (self.again and said in self._properties):
             xml.add_global_property(message.name, message.value)
+        self._properties.add(said)
 
     def _named(self, nodeid: str) -> str:
         return shown(nodeid) + self._suffix if nodeid else ""

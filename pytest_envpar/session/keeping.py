@@ -77,10 +77,14 @@ class StageKeeping:
         """Something went wrong in the current container; the first is told."""
         self._blame = self._blame or what
 
+    def wants(self) -> bool:
+        """Whether the current container should stay."""
+        return self._when == "always" or (self._when == "failed" and self._blame is not None)
+
     def take(self, site: Site) -> bool:
         """Let the current container stay, if it is one that should; whatever comes next has a clean record."""
-        blame, self._blame = self._blame, None
-        if self._when == "never" or (self._when == "failed" and blame is None):
+        wanted, blame, self._blame = self.wants(), self._blame, None
+        if not wanted:
             return False
         if self._count >= MOST:
             self._left_out += 1

@@ -81,6 +81,8 @@ class Link:
         """What was told before there was a session: warnings of its configuration."""
         self._launch = launch
         self._options = options
+        self._said: dict[str, Any] = {}
+        """What the first worker was told."""
         self._place: Place | None = None
         self._translate: list[int] | None = None
         self._back: dict[int, int] | None = None
@@ -103,9 +105,9 @@ class Link:
     def boot(self) -> None:
         """Tell the first worker what to do. Raises EnvparError if the container could not be started."""
         place = self.place
-        options = dict(self._options(place))
-        self._credit = self._window = int(options["credit"])
-        place.client.send(init_message(options))
+        self._said = dict(self._options(place))
+        self._credit = self._window = int(self._said["credit"])
+        place.client.send(init_message(self._said))
 
     def begin(self) -> wire.Ready | Ended:
         """Wait until the booted worker has a session.
@@ -241,14 +243,29 @@ class Link:
         """
         self.restarts += 1
         self._launch.worker_gone()
-        self.running = self.collecting = self.stop = None
-        self.exited = False
         if death.container_gone:
             self._place = self._launch.another()
-        place = self.place
-        options = dict(self._options(place))
-        options.update(autostart=False, cache={}, failed_before=failed)
-        place.client.send(init_message(options))
+        self._said["failed_before"] = failed
+        self.greet(self.place)
+        return self._resume(remaining, nodeids, failed)
+
+    def move(self, place: Place, remaining: list[int], nodeids: list[str], failed: int) -> list[int]:
+        """Go on in another container, whose worker was greeted already; see :meth:`restart`."""
+        self._place = place
+        self.finished = None
+        held, self.held = self.held, []
+        try:
+            return self._resume(remaining, nodeids, failed)
+        finally:
+            self.held = held  # what is printed while files are imported was to be seen once
+
+    def greet(self, place: Place) -> None:
+        """Tell a worker that is not the first what to do; it collects and waits. Any thread may call this."""
+        place.client.send(init_message({**self._said, "autostart": False, "cache": {}}))
+
+    def _resume(self, remaining: list[int], nodeids: list[str], failed: int) -> list[int]:
+        self.running = self.collecting = self.stop = None
+        self.exited = False
         self._translate = None
         while True:
             message = self.receive()
@@ -275,8 +292,8 @@ class Link:
         self._back = back
         self._started = 0
         self._credit = self._window
-        if options["crew"] is None:
-            place.client.send(wire.Plan(plan))
+        if self._said["crew"] is None:
+            self.place.client.send(wire.Plan(plan, failed))
         return [index for index in remaining if index not in back]
 
 

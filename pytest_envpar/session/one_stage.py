@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_envpar import options
     from pytest_envpar.session.launch import Launch
+    from pytest_envpar.worker.start import Site
 
 STATUS = "envpar_status"
 """Attribute of a report: category, letter and word as the inside computed them."""
@@ -105,7 +106,9 @@ class OneStage:
         self._services = ServiceReports(launched.places)
         self._nodeids: list[str] = []
         self._done: set[int] = set()
-        self._succession = Succession(config, self.link)
+        self._succession = Succession(config, self.link, launched.places, request.fresh, self._look)
+        self._statuses: list[int] = []
+        """Of the sessions in former containers."""
         self._at_end: crash.Death | None = None
         self._planned = False
         self._failures = 0
@@ -217,7 +220,8 @@ class OneStage:
             return
         self._planned = True
         if not self._config.option.collectonly and self.link.stop is None:
-            self.link.place.client.send(wire.Plan(self._indices(items)))
+            mine = self._succession.begin(self._indices(items), self._nodeids)
+            self.link.place.client.send(wire.Plan(mine, 0))
 
     def _indices(self, items: list[pytest.Item]) -> list[int]:
         stage = None if self.alone else self.name
@@ -273,7 +277,11 @@ class OneStage:
 
     def _ask(self, item: VirtualItem, following: pytest.Item | None) -> bool:
         self._go_on(item)
-        return self.link.run(item.index, following.index if isinstance(following, VirtualItem) else None)
+        then = following.index if isinstance(following, VirtualItem) else None
+        if then is not None and self._succession.is_over(then, self._nodeids):
+            self._succession.look_ahead()
+            then = None
+        return self.link.run(item.index, then)
 
     def _not_run(self, item: VirtualItem, reason: str) -> None:
         self._done.add(item.index)
@@ -402,18 +410,37 @@ class OneStage:
         self._done.add(item.index)
 
     def _go_on(self, item: VirtualItem) -> None:
-        """Have a fresh worker for the rest of the suite, if the last one has died."""
-        if self._succession.death is None:
+        """Have a fresh worker for the rest of the suite, if the last one has died or the next container is due."""
+        over = self._succession.is_over(item.index, self._nodeids)
+        if self._succession.death is None and not over:
             return
+        if self._succession.death is None:
+            self._end_session()
         session = item.session
         remaining = [index for index in self._indices(session.items) if index not in self._done]
         if self.boot.crew:
             remaining = []  # others may run them
         failures = session.testsfailed if self.alone else self._failures
         try:
-            self._succession.go_on(remaining, self._nodeids, failures)
+            self._succession.go_on(item.index, remaining, self._nodeids, failures)
         finally:
             self.final = self._succession.final or self.final
+        if over:
+            self.summary.next_container()
+            self.hearing.again = True
+
+    def _end_session(self) -> None:
+        """The current container has run its tests: hear its session out, whose end may be that of the run."""
+        link = self.link
+        if self.boot.crew:
+            link.place.client.send(wire.Run(None, None))
+        death = self.hearing.until_finished(stopped=False)
+        self._leave(death)
+        finished = link.finished
+        if finished is not None:
+            if link.stop is not None or finished.status not in ends.OVER:
+                self._raise_for_end()
+            self._statuses.append(finished.status)
 
     # --- early ends ----------------------------------------------------------------------------------------------
 
@@ -471,6 +498,17 @@ class OneStage:
                 self.hearing.drain(INTERRUPT_S)
             else:
                 at_end = self.hearing.until_finished(stopped=stopping)
+        self._leave(at_end)
+        if link.finished is not None and link.finished.status == int(pytest.ExitCode.USAGE_ERROR):
+            self.summary.notes += self._outside()
+
+    def _leave(self, at_end: crash.Death | None) -> None:
+        """Wait for the worker to leave after its session, and tell if that was not a good end.
+
+        Args:
+            at_end: The worker's death, if the session did not end before it.
+        """
+        link = self.link
         if link.finished is not None and not link.exited and not self.hearing.interrupted:
             death = self.hearing.until_exit()
             if death is None:
@@ -483,8 +521,7 @@ class OneStage:
         elif at_end is not None and link.finished is None:
             self.summary.notes += crash.text("the end of the session", self.name, at_end).splitlines()
             self.failed = True
-        if link.finished is not None and link.finished.status == int(pytest.ExitCode.USAGE_ERROR):
-            self.summary.notes += self._outside()
+            self._keeping.blame("its worker died at the end of the session")
 
     def _stops_itself(self) -> bool:
         """Whether the inside knows, too, that there have been failures enough."""
@@ -497,14 +534,23 @@ class OneStage:
         finished = None if self.halted else self.link.finished
         if finished is not None and self.errors and not self.alone and finished.status == _INTERRUPTED:
             return int(pytest.ExitCode.TESTS_FAILED)  # by errors of its collection; others went on
-        return finished.status if finished is not None and self.link.restarts == 0 else None
+        if finished is None or self.link.restarts:
+            return None
+        return ends.one_status(int(pytest.ExitCode.OK), [*self._statuses, finished.status])
 
     def look(self) -> None:
         """Ask the container, before it goes, what the suite left in it."""
         self.summary.unseen = len(self.hearing.unseen)
         self.summary.notes += self._services.notes()
+        self.places.settle()
         if self.started and not self.hearing.interrupted:
-            self.summary.look(self.places, self.launch.settings, self.link)
+            if self.places.site is not None:
+                self._look(self.places.site)
+            output = self.link.finished.output if self.link.finished is not None else {}
+            self.summary.shadowed(output.get("shadowed") or ())
+
+    def _look(self, site: Site) -> None:
+        self.summary.look(site, self.launch.settings)
 
     def keep(self) -> None:
         """Let the container stay, if it was asked for and there is reason to."""

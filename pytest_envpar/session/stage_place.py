@@ -14,6 +14,7 @@ from pytest_envpar.engine.bars import Teller
 from pytest_envpar.engine.select import select_engine
 from pytest_envpar.errors import EnvparError, escaped
 from pytest_envpar.images import locking
+from pytest_envpar.session.fresh import Fresh
 from pytest_envpar.session.keeping import StageKeeping
 from pytest_envpar.worker import start
 
@@ -73,6 +74,7 @@ class StagePlaces:
         self._cancelled = False
         self._desk: Desk | None = None
         self.keeping = StageKeeping("never", environ)
+        self._fresh = Fresh(self._start)
         self.parting: Callable[[Engine, PinnedImage], None] | None = None
         """Called at the end, when the container is gone and the engine is still there."""
         # pytest has not started its own output yet.
@@ -188,8 +190,39 @@ class StagePlaces:
             if not self.keeping.take(self._site):
                 self._site.close()
             self._site = None
-        self._site = start.start(self._ground, self._environ, services=self._services)
+        self._site = self._start()
         return self._site
+
+    def _start(self) -> Site:
+        assert self._ground is not None
+        return start.start(self._ground, self._environ, services=self._services)
+
+    def ahead(self, greet: Callable[[Site], None]) -> None:
+        """Begin to start the container after the current one, and ``greet`` it; returns at once."""
+        self._fresh.prepare(greet)
+
+    def next(self, greet: Callable[[Site], None], look: Callable[[Site], None]) -> Site:
+        """The container after the current one, which is removed beside it, after a last ``look``, or kept.
+
+        Raises:
+            EnvparError: It could not be started; the current one stays the current one.
+        """
+        self.worker_gone()
+        site = self._fresh.take(greet)
+        with self._lock:
+            last, self._site = self._site, site
+        if last is not None:
+            if self.keeping.wants():
+                self._fresh.settle()
+                look(last)
+                if self.keeping.take(last):
+                    return site
+            self._fresh.see_off(last, look)
+        return site
+
+    def settle(self) -> None:
+        """Wait until former containers are gone."""
+        self._fresh.settle()
 
     @property
     def stage_names(self) -> list[str]:
@@ -280,6 +313,7 @@ class StagePlaces:
                 if services is not None:
                     # After the stage's own container: it is on their network.
                     stack.callback(services.close)
+                stack.callback(self._fresh.close)
                 self.worker_gone()
                 if site is not None:
                     site.close()

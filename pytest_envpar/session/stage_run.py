@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from pytest_envpar import options
     from pytest_envpar.session.launch import Launch
 
-_OVER = (int(pytest.ExitCode.OK), int(pytest.ExitCode.TESTS_FAILED), int(pytest.ExitCode.NO_TESTS_COLLECTED))
-
 
 class StageRun:
     """Owns one run, from the first container to the last removal; what happens in a stage is the stage's.
@@ -338,7 +336,10 @@ class StageRun:
             )
         self._signals.phase = "ending"
         if self._parity is not None and (
-            self._narrowed or session.shouldfail or session.shouldstop or int(session.exitstatus) not in _OVER
+            self._narrowed
+            or session.shouldfail
+            or session.shouldstop
+            or int(session.exitstatus) not in ends.OVER
         ):
             self._parity.whole = False
         ran = [stage for stage in self._stages if stage.places.ground is not None]
@@ -381,13 +382,15 @@ class StageRun:
             self._memory.keep(ground, status, reporter.stats, stage.suffix)
 
     def _hear_out(self, session: pytest.Session) -> None:
-        over = int(session.exitstatus) in _OVER
+        over = int(session.exitstatus) in ends.OVER
         stopping = bool(session.shouldfail or session.shouldstop)
         for stage in self._stages:
             stage.hear_out(ended_here=not over, stopping=stopping)
         verdicts = [stage.verdict for stage in self._stages if stage.verdict is not None]
         if over and verdicts:
-            session.exitstatus = verdicts[0] if self._alone else one_status(int(session.exitstatus), verdicts)
+            session.exitstatus = (
+                verdicts[0] if self._alone else ends.one_status(int(session.exitstatus), verdicts)
+            )
         if any(stage.failed for stage in self._stages):
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
@@ -411,20 +414,3 @@ class StageRun:
 def _waves(stages: Sequence[OneStage], size: int) -> list[list[OneStage]]:
     """The stages that run beside each other: all collect at once, more than that many do not run at once."""
     return [list(stages[start : start + size]) for start in range(0, len(stages), size)]
-
-
-def one_status(own: int, verdicts: Sequence[int]) -> int:
-    """One exit status for all stages: an unusual one first, then failures; no tests only if no stage had any.
-
-    Args:
-        own: What pytest made of the reports that it saw.
-        verdicts: The exit statuses of the sessions inside.
-    """
-    unusual = [status for status in verdicts if status not in _OVER]
-    if unusual:
-        return unusual[0]
-    failed = int(pytest.ExitCode.TESTS_FAILED)
-    if failed in (own, *verdicts):
-        return failed
-    empty = int(pytest.ExitCode.NO_TESTS_COLLECTED)
-    return empty if all(status == empty for status in verdicts) else int(pytest.ExitCode.OK)

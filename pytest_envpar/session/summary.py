@@ -12,11 +12,11 @@ from pytest_envpar.errors import EnvparError
 from pytest_envpar.session.crash import escaped
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from pytest_envpar.config.model import Settings
-    from pytest_envpar.session.link import Link
-    from pytest_envpar.session.stage_place import StagePlaces
+    from pytest_envpar.worker.start import Site
 
 
 class Summary:
@@ -28,38 +28,48 @@ class Summary:
     """
 
     def __init__(self, stage: str, *, alone: bool = True) -> None:
-        self.inside: list[str | None] = []
-        """Texts; None is where the line has to end if one has begun."""
+        self._inside: list[list[str | None]] = [[]]
         self.notes: list[str] = []
         self.kept: list[str] = []
         """How to enter and remove the containers that stay."""
         self.unseen = 0
         self._prefix = "envpar: " if alone else f"envpar: {stage}: "
         self._folder = None if alone else f"envpar-artifacts/{stage}"
-        self._changes: changes.Changes | None = None
+        self._changes: list[changes.Changes] = []
         self._looked = False
-        self._artifacts: list[Path] = []
+        self._artifacts: dict[Path, None] = {}
 
-    def look(self, places: StagePlaces, settings: Settings, link: Link) -> None:
-        """Ask the container, before it goes, what the suite left in it, and bring the artifacts."""
-        site = places.site
-        if site is None:
-            return
+    @property
+    def inside(self) -> list[str | None]:
+        """Texts of plugins in the current container; None is where the line has to end if one has begun."""
+        return self._inside[-1]
+
+    def next_container(self) -> None:
+        """What is heard from now on is from another container."""
+        self._inside.append([])
+
+    def look(self, site: Site, settings: Settings) -> None:
+        """Ask a container, before it goes, what the suite left in it, and bring the artifacts."""
         self._looked = True
-        self._changes = site.left_behind()
+        left = site.left_behind()
+        if left is not None:
+            self._changes.append(left)
         if settings.artifacts:
             try:
-                self._artifacts = artifacts.collect(
+                brought = artifacts.collect(
                     site.ground.engine,
                     site.container.id,
                     site.paths.container,
                     settings.artifacts,
                     self._target(settings.root),
                 )
+                self._artifacts |= dict.fromkeys(brought)
             except EnvparError as error:
                 self.notes.append(f"artifacts could not be brought back: {error.message}")
-        output = link.finished.output if link.finished is not None else {}
-        for name, where, source in output.get("shadowed") or ():
+
+    def shadowed(self, found: Iterable[Sequence[str]]) -> None:
+        """Note modules of the project that the tests had from somewhere else: name, place and source of each."""
+        for name, where, source in found:
             self.notes.append(
                 f"the tests imported {name} from {where}, which is installed in the image, "
                 f"not from the project ({source})"
@@ -75,11 +85,14 @@ class Summary:
 
     def write_inside(self, reporter: Any) -> None:
         """Write the sections of plugins inside, where a local run has those of plugins."""
-        for text in self.inside:
-            if text is None:
-                reporter.ensure_newline()
-            else:
-                reporter.write(text)
+        for number, texts in enumerate(self._inside):
+            if texts in self._inside[:number]:
+                continue  # what every container says is said once
+            for text in texts:
+                if text is None:
+                    reporter.ensure_newline()
+                else:
+                    reporter.write(text)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -105,10 +118,11 @@ class Summary:
         if self._artifacts and verbosity >= 0:
             lines.append(f"{len(self._artifacts)} artifacts brought back")
         if self._looked and verbosity >= 0:
-            if self._changes is None:
+            if not self._changes:
                 lines.append("drift: not compared, the container is gone")
             else:
-                lines.append(render.summary_line(self._changes))
+                found = changes.united(self._changes)
+                lines.append(render.summary_line(found))
                 if verbosity > 0:
-                    lines += render.detail_lines(self._changes)
+                    lines += render.detail_lines(found)
         return [*lines, *map(escaped, self.kept)]

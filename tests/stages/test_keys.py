@@ -319,7 +319,6 @@ def test_extends(project: Project) -> None:
     [
         "--env-pollution",
         "--env-report=x.html",
-        "--env-fresh=test",
         "--env-reuse",
         "--env-bisect=a..b",
         "--pdb",

@@ -12,7 +12,7 @@ from pytest_envpar.worker.agent import wire
 
 FROZEN: list[tuple[wire.Message, str]] = [
     (wire.Init(1, {"args": ["-x"]}), '["init",1,{"args":["-x"]}]'),
-    (wire.Plan([0, 2, 1]), '["plan",[0,2,1]]'),
+    (wire.Plan([0, 2, 1], 3), '["plan",[0,2,1],3]'),
     (wire.Credit(7), '["credit",7]'),
     (wire.Interrupt(), '["interrupt"]'),
     (wire.Dump(), '["dump"]'),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_envpar.session import newer_ids, parity
-from pytest_envpar.session.stage_run import one_status
+from pytest_envpar.session.ends import one_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -192,16 +192,16 @@ class Inside:
             return self._run_as_told(session)
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             return None
-        plan: Optional[List[int]] = None
+        plan: Optional[wire.Plan] = None
         while plan is None:
             message = self._channel.receive()
             if isinstance(message, wire.Plan):
-                plan = message.indices
+                plan = message
             elif isinstance(message, wire.Credit):
                 self._credit = message.total
-        # What failed in workers that died counts for --maxfail.
-        session.testsfailed += self._options.get("failed_before", 0)
-        items = [session.items[index] for index in plan]
+        # What failed in other workers counts for --maxfail.
+        session.testsfailed += plan.failed
+        items = [session.items[index] for index in plan.indices]
         for number, item in enumerate(items):
             following = items[number + 1] if number + 1 < len(items) else None
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)

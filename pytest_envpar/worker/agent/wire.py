@@ -70,9 +70,10 @@ class Init(_Message):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Plan(_Message):
-    """Run these items, by index into what was collected, in this order."""
+    """Run these items, by index into what was collected, in this order; ``failed`` tests have failed elsewhere."""
 
     indices: List[int]
+    failed: int
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -311,7 +312,7 @@ Message = Union[
 _OPTIONAL = type(None)
 _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "init": (Init, (int, dict)),
-    "plan": (Plan, (list,)),
+    "plan": (Plan, (list, int)),
     "run": (Run, ((int, _OPTIONAL), (int, _OPTIONAL))),
     "credit": (Credit, (int,)),
     "interrupt": (Interrupt, ()),
