@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.checkpoint import Checkpoint
     from pytest_envpar.containers.handle import Address, Container
     from pytest_envpar.containers.handle_process import Process
-    from pytest_envpar.drift.changes import Changes
-    from pytest_envpar.drift.manifest import Manifest
-    from pytest_envpar.drift.model import Comparison
     from pytest_envpar.engine.api import ExecResult, Stats
     from pytest_envpar.errors import (
         CommandError,
@@ -31,18 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Address",
-    "Changes",
     "Checkpoint",
     "CommandError",
     "CommandTimeoutError",
-    "Comparison",
     "ConflictError",
     "Container",
     "ContainerFactory",
     "EngineError",
     "EnvparError",
     "ExecResult",
-    "Manifest",
     "NotFoundError",
     "Process",
     "Stats",
@@ -51,13 +45,10 @@ __all__ = [
 
 _HOMES = {
     "Address": "containers.handle",
-    "Changes": "drift.changes",
     "Checkpoint": "containers.checkpoint",
-    "Comparison": "drift.model",
     "Container": "containers.handle",
     "ContainerFactory": "session.shelf",
     "ExecResult": "engine.api",
-    "Manifest": "drift.manifest",
     "Process": "containers.handle_process",
     "Stats": "engine.api",
 }

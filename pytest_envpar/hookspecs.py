@@ -9,6 +9,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pytest_envpar.drift.findings import Drift
     from pytest_envpar.drift.model import Change, Level
@@ -45,4 +46,14 @@ def pytest_envpar_drift_found(drift: Drift) -> None:
 
     Args:
         drift: Everything that differs, with levels and what was hidden.
+    """
+
+
+@hookspec
+def pytest_envpar_report_written(path: Path, form: str) -> None:
+    """Called for each report of ``--env-report`` once it is there.
+
+    Args:
+        path: The file (host).
+        form: ``html``, ``json``, ``markdown`` or ``sarif``.
     """

@@ -79,6 +79,12 @@ DRIFT = Option(
     "A..B",
     "Compare two environments and fail the run on drift; without A..B what [drift] compare says.",
 )
+REPORT = Option(
+    "--env-report",
+    "value",
+    "PATH",
+    "Write a report of the run; its suffix says which: .html .json .md .sarif.",
+)
 OPTIONS = (
     STAGE,
     ENGINE,
@@ -88,7 +94,7 @@ OPTIONS = (
     ),
     FROZEN,
     UPDATE,
-    Option("--env-report", "value", "PATH", "Write a report to PATH.", "reports"),
+    REPORT,
     KEEP,
     FRESH,
     Option("--env-reuse", "flag", None, "Keep a warm container between runs.", "warm containers"),

@@ -60,6 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_envpar.session import gate
 
         gate.register(config)
+    if getattr(config.option, options.REPORT.dest, None):
+        from pytest_envpar.session import report_files
+
+        report_files.register(config)
 
 
 @pytest.hookimpl(trylast=True)

@@ -67,6 +67,7 @@ def diff(asked: argparse.Namespace) -> int:
     from pytest_envpar.drift.policy import Policy
     from pytest_envpar.engine.bars import Teller
     from pytest_envpar.images import locking
+    from pytest_envpar.reports import files
     from pytest_envpar.session import hooks
     from pytest_envpar.session.comparing import Comparer
 
@@ -91,7 +92,7 @@ def diff(asked: argparse.Namespace) -> int:
     colour = asked.format == "text" and not asked.output and _colours(os.environ, sys.stdout.isatty())
     text = render(answer, asked.format, asked, settings, colour=colour)
     if asked.output:
-        write(Path(asked.output), text)
+        files.write(Path(asked.output), text)
         text = text.partition("\n")[0] + "\n" if asked.format == "text" else ""
     sys.stdout.write(text)
     fail_on: FailOn = asked.fail_on
@@ -142,30 +143,6 @@ def render(
             diffs=answer.diffs,
         )
     )
-
-
-def write(path: Path, text: str) -> None:
-    """Write a report, whole or not at all.
-
-    Raises:
-        UsageError: It cannot be written there.
-    """
-    import tempfile
-
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        beside = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as opened:
-                opened.write(text)
-            beside.chmod(0o644)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror}", hint="name a file in a folder that exists"
-        ) from error
 
 
 def _joined(lines: Sequence[str]) -> str:

@@ -103,12 +103,11 @@ def check_readable(source: Path) -> None:
         raise UsageError(f"copy_in: {source} does not exist or cannot be read")
 
 
-def extract(chunks: Iterable[bytes], path: PurePosixPath, target: Path, *, name: str | None = None) -> Path:
+def extract(chunks: Iterable[bytes], path: PurePosixPath, target: Path) -> Path:
     """Write an engine's archive of ``path`` to ``target`` (host): a file as that file, a folder as that folder.
 
     Args:
-        target: An existing folder takes the copy under ``name``; anything else is the copy's name.
-        name: That of ``path`` by default.
+        target: An existing folder takes the copy under its own name; anything else is the copy's name.
 
     Returns:
         The copy's path (host).
@@ -118,8 +117,7 @@ def extract(chunks: Iterable[bytes], path: PurePosixPath, target: Path, *, name:
         UsageError: It cannot be written there.
         EngineError: The archive is not what was asked for.
     """
-    name = path.name if name is None else name
-    place = target / name if target.is_dir() and name else target
+    place = target / path.name if target.is_dir() and path.name else target
     seen: dict[tuple[str, ...], Path] = {}
     made: list[tuple[Path, int]] = []
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import threading
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -59,7 +58,6 @@ class RunningContainer:
         self._stack = stack
         self.mounts = mounts
         self.tmpfs = tmpfs
-        self._removing = threading.RLock()
 
     @property
     def stream(self) -> Stream:
@@ -91,8 +89,7 @@ class RunningContainer:
 
     def remove(self) -> None:
         """Kill and remove the container and its volumes. Safe to repeat, and if it is already gone."""
-        with self._removing:  # whoever comes second waits until it is done
-            self._stack.close()
+        self._stack.close()
 
     def __enter__(self) -> RunningContainer:
         return self

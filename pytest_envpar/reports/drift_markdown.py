@@ -23,31 +23,30 @@ def render(drift: Drift, *, limit: int = 100, diffs: Mapping[str, Sequence[str]]
         limit: Findings shown, and names behind each of them.
         diffs: Lines of a unified diff by path.
     """
-    lines = [f"### Drift: {_text(drift.left)} → {_text(drift.right)}", "", _text(words.summary(drift)), ""]
+    lines = [f"### Drift: {plain(drift.left)} → {plain(drift.right)}", "", plain(words.summary(drift)), ""]
     found = words.lines(drift)
     if found:
         lines += ["| level | what differs |", "|---|---|"]
-        lines += [f"| {line.level} | {_text(line.text)} |" for line in found[:limit]]
+        lines += [f"| {line.level} | {plain(line.text)} |" for line in found[:limit]]
         lines.append("")
     if len(found) > limit:
         lines += [f"… and {len(found) - limit} more.", ""]
     for line in found[:limit]:
         if diffs and line.diff in diffs:
-            lines += _details(
-                f"diff of {line.path}", [_code(text) for text in diffs[line.diff]], "diff", limit
-            )
+            lines += details(f"diff of {line.path}", [code(text) for text in diffs[line.diff]], "diff", limit)
         elif line.more:
-            lines += _details(line.text, [_code(text) for text in line.more], "", limit)
+            lines += details(line.text, [code(text) for text in line.more], "", limit)
     for hidden in drift.hidden:
-        names = [_code(name) for name in hidden.names]
-        lines += _details(f"{hidden.count} hidden: {hidden.reason}", names, "", limit)
+        names = [code(name) for name in hidden.names]
+        lines += details(f"{hidden.count} hidden: {hidden.reason}", names, "", limit)
     if drift.not_compared:
-        told = [_code(f"{each.path} ({each.reason})") for each in drift.not_compared]
-        lines += _details(f"{words.number(len(told), 'path')} not compared", told, "", limit)
+        told = [code(f"{each.path} ({each.reason})") for each in drift.not_compared]
+        lines += details(f"{words.number(len(told), 'path')} not compared", told, "", limit)
     return lines
 
 
-def _details(title: str, body: Sequence[str], language: str, limit: int) -> list[str]:
+def details(title: str, body: Sequence[str], language: str, limit: int) -> list[str]:
+    """Lines under a title that folds them away; ``body`` as :func:`code` made it."""
     rest = [f"… and {len(body) - limit} more"] if len(body) > limit else []
     return [
         "<details>",
@@ -63,7 +62,7 @@ def _details(title: str, body: Sequence[str], language: str, limit: int) -> list
     ]
 
 
-def _text(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which nothing is markup, a mention or a link."""
     return _SPECIAL.sub(r"\\\1", escaped(text, 300))
 
@@ -78,6 +77,7 @@ def _html(text: str) -> str:
     )
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
+    """A line for a fence."""
     # A fence of four is closed by four: none is left in what stands inside.
     return escaped(text, 300).replace("````", "` ` ` `")

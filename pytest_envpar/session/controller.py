@@ -14,12 +14,14 @@ import pytest
 
 from pytest_envpar.errors import EnvparError
 from pytest_envpar.session import crash
+from pytest_envpar.session.environment import Environment
 from pytest_envpar.session.memory import Memory
 from pytest_envpar.session.one_stage import STATUS
 from pytest_envpar.session.signals import exit_status
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from pytest_envpar.session.launch import Launch
 
@@ -44,6 +46,15 @@ class Controller:
         self._told: dict[str, list[str]] = {}
         self._final: int | None = None
         config.add_cleanup(launched.close)
+
+    @property
+    def root(self) -> Path:
+        """The project's folder (host)."""
+        return self._launch.settings.root
+
+    def environments(self) -> list[Environment]:
+        """What the run's reports say of its stage."""
+        return [Environment(self._launch.stage.name, self._launch.places.ground)]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self) -> int | None:

@@ -125,6 +125,26 @@ class Gate:
         self._unwritten: EnvparError | None = None
         self._failed: list[Drift] = []
 
+    @property
+    def settings(self) -> Settings | None:
+        """The project's configuration, if there is one."""
+        return self._asked.settings
+
+    @property
+    def fail_on(self) -> FailOn:
+        """The level that fails the run."""
+        return self._asked.fail_on
+
+    @property
+    def drifts(self) -> tuple[Drift, ...]:
+        """What the comparisons found."""
+        return tuple(answer.drift for answer in self._answers)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """Why comparisons could not be made."""
+        return tuple(f"{left}..{right}: {error.message}" for (left, right), error in self._errors.items())
+
     @pytest.hookimpl(tryfirst=True, hookwrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, Any, None]:
         """Compare before anything is told, and have the last word."""

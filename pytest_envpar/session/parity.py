@@ -61,6 +61,11 @@ class Parity:
         if category:
             self._note(report.nodeid, category)
 
+    @property
+    def differing(self) -> list[str]:
+        """Node ids, without suffix, of the tests that end differently."""
+        return differing(self._outcomes, self._stages, whole=self.whole)
+
     def _note(self, nodeid: str, category: str) -> None:
         bare, stage = suffix.split(nodeid, self._stages)
         if stage is not None:

@@ -15,6 +15,7 @@ from pytest_envpar.errors import EnvparError
 from pytest_envpar.session import crash, ends, suffix
 from pytest_envpar.session.breaking_off import INTERRUPT_S
 from pytest_envpar.session.controller import OUTPUT
+from pytest_envpar.session.environment import Environment
 from pytest_envpar.session.items import VirtualItem
 from pytest_envpar.session.link import Ended
 from pytest_envpar.session.memory import Memory
@@ -24,6 +25,7 @@ from pytest_envpar.session.signals import exit_status
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+    from pathlib import Path
 
     from pytest_envpar import options
     from pytest_envpar.session.launch import Launch
@@ -146,6 +148,23 @@ class StageRun:
             thread.start()
         for thread in threads:
             thread.join()
+
+    @property
+    def root(self) -> Path:
+        """The project's folder (host)."""
+        return self._stages[0].launch.settings.root
+
+    def environments(self) -> list[Environment]:
+        """What the run's reports say of its stages."""
+        return [
+            Environment(
+                stage.name,
+                stage.places.ground,
+                str(stage.facts.get("python", "")),
+                "" if stage.lost is None else stage.lost.reason,
+            )
+            for stage in self._stages
+        ]
 
     @property
     def _crew(self) -> bool:

@@ -318,7 +318,6 @@ def test_extends(project: Project) -> None:
     "option",
     [
         "--env-pollution",
-        "--env-report=x.html",
         "--env-reuse",
         "--env-bisect=a..b",
         "--pdb",

@@ -23,19 +23,15 @@ ERRORS = (
     "NotFoundError",
     "UsageError",
 )
-HOMES = {
-    "Address": "values",
-    "Changes": "comparisons",
-    "Checkpoint": "values",
-    "Comparison": "comparisons",
-    "Container": "handles",
-    "ContainerFactory": "factory",
-    "ExecResult": "values",
-    "Manifest": "comparisons",
-    "Process": "processes",
-    "Stats": "values",
-}
-"""The public types by the module that has them."""
+HANDLES = (
+    "Address",
+    "Checkpoint",
+    "Container",
+    "ContainerFactory",
+    "ExecResult",
+    "Process",
+    "Stats",
+)
 
 
 def fixtures(channel: Channel, options: Dict[str, Any]) -> types.ModuleType:
@@ -67,10 +63,10 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if module.__name__ == NAME + ".errors":
             module.__dict__.update({name: value for name, value in vars(errors).items() if name[:1] != "_"})
             return
+        handles = importlib.import_module(package + ".handles")
         module.__dict__.update({name: getattr(errors, name) for name in ERRORS})
-        for name, home in HOMES.items():
-            module.__dict__[name] = getattr(importlib.import_module(package + "." + home), name)
-        module.__dict__["__all__"] = sorted((*ERRORS, *HOMES))
+        module.__dict__.update({name: getattr(handles, name) for name in HANDLES})
+        module.__dict__["__all__"] = sorted((*ERRORS, *HANDLES))
         module.__doc__ = "pytest-envpar inside a stage: containers come from the host."
 
 
@@ -106,7 +102,7 @@ class Provider:
 
     def give_back(self, container: Any, name: str) -> None:
         self._users[name].remove(container)
-        container._drop()
+        container.remove()
 
     def factory(self, name: str) -> Any:
         factory = self._factory()
@@ -116,7 +112,7 @@ class Provider:
     def close_factory(self, factory: Any, name: str) -> None:
         started, factory.started[:] = list(factory.started), []
         for container in started:
-            container._drop()
+            container.remove()
 
     @pytest.hookimpl(hookwrapper=True)
     def makereport(self, item: Any) -> Generator[None, Any, None]:
@@ -132,12 +128,11 @@ class Provider:
                     report.sections.append(("envpar: log of %s (%s)" % (container.name, name), log))
 
     def _factory(self) -> Any:
-        from .calls import Caller
-        from .factory import ContainerFactory
+        from . import handles
 
         if self._caller is None:
-            self._caller = Caller(self._channel)
-        return ContainerFactory(self._caller, give_up)
+            self._caller = handles.Caller(self._channel)
+        return handles.ContainerFactory(self._caller, give_up)
 
 
 def _log(container: Any) -> str:

@@ -1,0 +1,181 @@
+"""Reports of a run: what they say, and that nothing of a test or an image gets through unescaped."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_envpar.drift.findings import Drift, PackageFinding
+from pytest_envpar.drift.model import NotCompared, PackageChange
+from pytest_envpar.errors import UsageError
+from pytest_envpar.reports import files, run_html
+from pytest_envpar.reports.run import EndOfTest, RunReport, StageFacts, headline
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVIL = "\x1b[31m<script>alert(1)</script>|`@x\n\udcff"
+DRIFT = Drift(
+    "dev",
+    "qa",
+    "layers",
+    packages=(PackageFinding(PackageChange("dpkg", "libc6", "2.36", "2.37", 2), "runtime"),),
+    not_compared=(NotCompared("/tmp", "tmpfs"),),
+)
+REPORT = RunReport(
+    "shop",
+    "2026-01-02T03:04:05+00:00",
+    1.5,
+    1,
+    stages=(
+        StageFacts("dev", "python:3.12", "sha256:aa", "docker 20.10", "3.12.1", "overlay"),
+        StageFacts("qa", lost="stage qa could not be started: no such image"),
+    ),
+    tests=(
+        EndOfTest("test_a.py::test_ok", "dev", "passed", 0.25),
+        EndOfTest("test_a.py::test_ok", "qa", "not run", 0.0, "no container"),
+        EndOfTest("test_a.py::test_bad", "dev", "failed", 0.01, "E   assert 1 == 2"),
+    ),
+    drifts=(DRIFT,),
+    fail_on="package",
+    errors=("dev..old: there is no image",),
+    differing=("test_a.py::test_ok",),
+)
+HOSTILE = RunReport(
+    EVIL,
+    EVIL,
+    1.0,
+    1,
+    stages=(StageFacts(EVIL, EVIL, EVIL, EVIL, EVIL, EVIL), StageFacts("x", lost=EVIL)),
+    tests=(EndOfTest(EVIL, EVIL, "failed", 0.1, EVIL), EndOfTest(EVIL, "x", EVIL, 0.1, EVIL)),
+    drifts=(Drift(EVIL, EVIL, EVIL, not_compared=(NotCompared(EVIL, EVIL),)),),
+    fail_on="any",
+    errors=(EVIL,),
+    differing=(EVIL,),
+)
+
+
+class Page(HTMLParser):
+    """The tags of a page, and its text; every tag that opens is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.said: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
+        self.tags.add(tag)
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+
+def test_the_data() -> None:
+    data = json.loads(files.rendered(REPORT, "json"))
+    assert data["version"] == 1
+    assert data["exit_status"] == 1
+    assert data["counts"] == {"dev": {"passed": 1, "failed": 1}, "qa": {"not run": 1}}
+    assert data["stages"][0]["digest"] == "sha256:aa"
+    assert data["tests"][2] == {
+        "nodeid": "test_a.py::test_bad",
+        "stage": "dev",
+        "outcome": "failed",
+        "duration": 0.01,
+        "text": "E   assert 1 == 2",
+    }
+    assert data["gate"] == {
+        "fail_on": "package",
+        "failed": [["dev", "qa"]],
+        "errors": ["dev..old: there is no image"],
+    }
+    assert data["drift"][0]["packages"][0]["name"] == "libc6"
+    assert data["differing"] == ["test_a.py::test_ok"]
+
+
+def test_a_run_without_stage_and_gate() -> None:
+    report = RunReport("shop", "now", 0.1, 0, tests=(EndOfTest("test_a", None, "passed", 0.1),))
+    assert headline(report) == "1 passed"
+    assert json.loads(files.rendered(report, "json"))["gate"] is None
+    assert "@" not in "".join(Page(run_html.page(report)).said).partition("All tests")[2]
+
+
+def test_the_page() -> None:
+    page = Page(files.rendered(REPORT, "html"))
+    text = " ".join("".join(page.said).split())
+    for part in (
+        "shop did not pass",
+        "1 failed, 1 not run, 1 passed in dev, qa",
+        "The drift gate failed (fail-on package): dev → qa",
+        "Not compared: dev..old: there is no image",
+        "stage qa could not be started",
+        "1 of 2 tests end differently",
+        "FAILED test_a.py::test_bad@dev",
+        "E assert 1 == 2",
+        "libc6 2.36 -> 2.37 (dpkg, 2 files)",
+        "1 path not compared",
+        "0.25 stest_a.py::test_ok@dev",
+    ):
+        assert part in text, text
+
+
+def test_the_page_of_a_large_run_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_html, "_MAX_TESTS", 2)
+    assert "… and 1 more" in run_html.page(REPORT)
+
+
+def test_markdown() -> None:
+    text = files.rendered(REPORT, "markdown")
+    for part in (
+        "## shop: 1 failed, 1 not run, 1 passed in dev, qa",
+        "| stage | passed | not run | failed | environment |",
+        "### 1 of 2 tests end differently",
+        "| passed | not run | test\\_a.py\\:\\:test\\_ok |",
+        "<summary>FAILED test_a.py::test_bad in dev</summary>",
+        "**Not compared**: dev..old\\: there is no image",
+        "### Drift: dev → qa",
+        "**The gate failed** (fail-on package).",
+    ):
+        assert part in text, text
+
+
+def test_sarif_has_the_drift() -> None:
+    found = json.loads(files.rendered(REPORT, "sarif", "pyproject.toml"))["runs"][0]["results"]
+    assert [each["ruleId"] for each in found] == ["drift/package"]
+
+
+@pytest.mark.parametrize("form", ["html", "markdown", "json"])
+def test_nothing_from_inside_is_markup(form: str) -> None:
+    text = files.rendered(HOSTILE, form)
+    assert "\x1b" not in text
+    text.encode("utf-8")
+    if form == "html":
+        assert "script" not in Page(text).tags
+        assert "default-src 'none'" in text
+    if form == "markdown":
+        assert not re.search(r"(?<!\\)<script", re.sub("````.*?````", "", text, flags=re.DOTALL))
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "r.md"
+    with pytest.raises(UsageError, match="cannot be written: No such file"):
+        files.write(path, "x")
+    files.write(path, "x", parents=True)
+    assert path.read_text(encoding="utf-8") == "x"
+    assert [each.name for each in path.parent.iterdir()] == ["r.md"]
+    (tmp_path / "folder.md").mkdir()
+    with pytest.raises(UsageError, match="cannot be written"):
+        files.write(tmp_path / "folder.md", "x")
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
