@@ -32,13 +32,13 @@ class ServiceLog:
             while self._size > self._max and len(self._lines) > 1:
                 oldest = self._lines.popleft()
                 self._size -= len(oldest.text) + _LINE_COST
-                self._dropped_until = max(self._dropped_until, oldest.time)
+                self._dropped_until = max(self._dropped_until, oldest.latest)
             self._changed.notify_all()
 
     def between(
         self, start: float, stop: float, *, limit: int = SHOWN_LINES, settle_s: float = 0.0
     ) -> list[str]:
-        """The lines of a span of time (seconds since 1970 by the engine's clock), at most the last ``limit``.
+        """The last ``limit`` lines that may be of a span of time (seconds since 1970 by the engine's clock).
 
         Args:
             settle_s: How long to wait for lines that are still on their way; a later one shows that there are none.
@@ -46,7 +46,7 @@ class ServiceLog:
         with self._changed:
             if settle_s > 0:
                 self._changed.wait_for(lambda: bool(self._lines) and self._lines[-1].time > stop, settle_s)
-            lines = [line for line in self._lines if start <= line.time <= stop]
+            lines = [line for line in self._lines if start <= line.latest and line.time <= stop]
             lost = self._dropped_until >= start
         shown = [line.text.decode("utf-8", "replace") for line in lines[-limit:]]
         hidden = len(lines) - len(shown)

@@ -313,12 +313,15 @@ class LogLine:
     """A line that a container's main process wrote.
 
     Args:
-        time: When, in seconds since 1970 by the engine's clock, which is that of its containers; 0 if not told.
+        time: When at the earliest, in seconds since 1970 by the engine's clock, which is that of its containers; 0 if
+            not told.
         text: Without the end of the line.
+        latest: When at the latest: some engines tell whole seconds only.
     """
 
     time: float
     text: bytes
+    latest: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ from pytest_envpar.engine.calls import POLL_S, label_filter
 from pytest_envpar.engine.docker_images import DockerImages
 from pytest_envpar.engine.docker_life import DockerLife
 from pytest_envpar.engine.docker_networks import DockerNetworks
-from pytest_envpar.engine.stream import SocketStream, demultiplexed
+from pytest_envpar.engine.stream import SocketStream, demultiplexed, last_lines
 from pytest_envpar.engine.translate import AnswerError, ProtocolError, translated
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 
@@ -195,12 +195,18 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
         return int(parse.table(answer).get("StatusCode") or 0)
 
     def logs(self, container: str, *, tail: int | None = None, since: float | None = None) -> bytes:
-        query = {"stdout": "1", "stderr": "1", "tail": "all" if tail is None else str(tail)}
+        # Podman's own tail loses what was written without the end of a line, or joins it to the line before.
+        cut = tail if self.info.kind == "podman" else None
+        query = {
+            "stdout": "1",
+            "stderr": "1",
+            "tail": "all" if tail is None or cut is not None else str(tail),
+        }
         if since is not None:
             query["since"] = f"{since:.9f}"
         with translated(f"container {_short(container)}: logs", self._url):
-            raw = self._request("GET", f"/containers/{container}/logs", query=query).read()
-        return demultiplexed(raw)
+            response = self._request("GET", f"/containers/{container}/logs", query=query)
+            return demultiplexed(response.read()) if cut is None else last_lines(response.chunks(), cut)
 
     def kill(self, container: str, signal: str = "KILL") -> None:
         self._done(

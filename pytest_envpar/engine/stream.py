@@ -7,6 +7,7 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operat
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import select
 import socket
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING
 from pytest_envpar.engine.translate import GoneError, Where, translate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pytest_envpar.engine.connection import Connection
 
 _RECEIVE = 1 << 18
@@ -165,6 +168,20 @@ class SocketStream:
 def demultiplexed(raw: bytes) -> bytes:
     """The data of a complete multiplexed answer, both streams in the order in which they came."""
     return b"".join(data for _, data in Demultiplexer().feed(raw))
+
+
+def last_lines(chunks: Iterable[bytes], count: int) -> bytes:
+    """The last lines of a multiplexed answer that comes in pieces; only they are kept."""
+    pieces = Demultiplexer()
+    kept: collections.deque[bytes] = collections.deque(maxlen=count)
+    rest = b""
+    for chunk in chunks:
+        for _, data in pieces.feed(chunk):
+            *lines, rest = (rest + data).split(b"\n")
+            kept.extend(line + b"\n" for line in lines)
+    if rest:
+        kept.append(rest)
+    return b"".join(kept)
 
 
 class Demultiplexer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,6 +118,23 @@ def test_lines_of_a_log_come_as_they_are_written_and_end_with_the_container(
     assert b"no end" in engine.logs(container)
     stream.close()
     assert engine.wait(container, timeout_s=30) == 3
+
+
+def test_lines_of_a_log_that_are_written_in_pieces(engine: Engine, create: Callable[..., str]) -> None:
+    script = "printf a; sleep 0.3; echo b; python3 -c 'print(\"x\" * 20000)'; printf 'no '; exec sleep 60"
+    container = create("sh", "-c", script, readable_log=True)
+    engine.start(container)
+    lines = engine.follow_logs(container)
+    assert [next(lines).text for _ in range(2)] == [b"ab", b"x" * 20000]
+    whole = b"ab\n" + b"x" * 20000 + b"\n"
+    if engine.info.kind == "podman":  # Docker keeps what has no end yet to itself
+        whole += b"no "
+        deadline = time.monotonic() + 60
+        while not engine.logs(container, tail=1).endswith(b"no ") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert engine.logs(container, tail=1) == b"no "
+    assert engine.logs(container, tail=9) == whole
+    engine.remove_container(container)
 
 
 def test_following_ends_when_the_container_is_removed(engine: Engine, create: Callable[..., str]) -> None:

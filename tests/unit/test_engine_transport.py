@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ import pytest
 
 from pytest_envpar.engine.connection import Connection, Endpoint, HttpClient, TlsFiles
 from pytest_envpar.engine.docker_api import DockerEngine
-from pytest_envpar.engine.stream import SocketStream, demultiplexed
+from pytest_envpar.engine.docker_networks import log_lines
+from pytest_envpar.engine.stream import SocketStream, demultiplexed, last_lines
 from pytest_envpar.engine.translate import AnswerError, GoneError, ProtocolError, Where, redacted, translate
 from pytest_envpar.errors import (
     ConflictError,
@@ -355,6 +357,36 @@ def test_an_ended_input_still_reads(pair: tuple[SocketStream, socket.socket]) ->
 
 def test_a_complete_answer_is_demultiplexed() -> None:
     assert demultiplexed(frame(1, b"a") + frame(2, b"b") + frame(1, b"")) == b"ab"
+
+
+def test_the_last_lines_of_an_answer_in_pieces() -> None:
+    raw = frame(1, b"one\ntwo\n") + frame(1, b"thr") + frame(2, b"ee\n") + frame(1, b"no end")
+    pieces = [raw[at : at + 7] for at in range(0, len(raw), 7)]
+    assert last_lines(pieces, 3) == b"two\nthree\nno end"
+    assert last_lines(pieces, 9) == b"one\ntwo\nthree\nno end"
+    assert last_lines(pieces, 1) == b"no end"
+
+
+def test_lines_of_a_log_that_were_written_in_pieces() -> None:
+    def at(second: int, text: bytes) -> bytes:
+        return b"2027-01-31T12:00:%02dZ " % second + text
+
+    raw = frame(1, at(1, b"a")) + frame(2, at(2, b"other\n")) + frame(1, at(3, b"b")) + frame(1, at(4, b"\n"))
+    raw += frame(1, at(5, b"2027-01-31T00:00:00Z its own\n")) + frame(1, at(6, b"no end"))
+    seen = list(log_lines([raw]))
+    assert [line.text for line in seen] == [b"other", b"ab", b"2027-01-31T00:00:00Z its own", b"no end"]
+    assert [line.time - seen[0].time for line in seen] == [0, -1, 3, 4]
+    assert all(line.latest == line.time + 1 for line in seen)
+
+
+def test_times_of_lines_of_which_only_the_second_is_told() -> None:
+    before = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(before)).encode()
+    (line,) = log_lines([frame(1, stamp + b" now\n")])
+    assert line.time == int(before)
+    assert before <= line.latest <= time.time() or line.latest == line.time + 1
+    (exact,) = log_lines([frame(1, b"2027-01-31T12:00:00.25Z then\n")])
+    assert exact.latest == exact.time
 
 
 @pytest.mark.parametrize(
