@@ -138,6 +138,15 @@ def _limits(requirements: Iterable[str], python: tuple[int, int, int]) -> dict[s
 
 def _host_version(name: str, python: tuple[int, int, int]) -> str | None:
     """The version that the host has, if the image's Python may run it and its files are where we look."""
+    version = supported_version(name, python)
+    if version is None:
+        return None
+    found = importlib.metadata.distribution(name)
+    return version if all(Path(str(found.locate_file(top))).exists() for top in PACKAGES[name]) else None
+
+
+def supported_version(name: str, python: tuple[int, int, int]) -> str | None:
+    """The version of a distribution that the host has, if it says that it supports this Python."""
     try:
         found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
@@ -146,11 +155,7 @@ def _host_version(name: str, python: tuple[int, int, int]) -> str | None:
         supported = SpecifierSet(found.metadata["Requires-Python"] or "")
     except (InvalidSpecifier, KeyError):
         return None
-    if not supported.contains("{}.{}.{}".format(*python), prereleases=True):
-        return None
-    return (
-        found.version if all(Path(str(found.locate_file(top))).exists() for top in PACKAGES[name]) else None
-    )
+    return found.version if supported.contains("{}.{}.{}".format(*python), prereleases=True) else None
 
 
 def _host_sources(name: str) -> dict[PurePosixPath, bytes]:
@@ -206,7 +211,30 @@ def _cached_wheel(folder: Path, name: str, version: str) -> Path | None:
     return None
 
 
+class FetchError(Exception):
+    """pip brought nothing; the arguments are the last lines that it wrote."""
+
+
 def _download(requirements: list[str], python: tuple[int, int, int], folder: Path) -> None:
+    try:
+        download(
+            requirements, python, folder, ("--platform", "any", "--implementation", "py", "--abi", "none")
+        )
+    except FetchError as error:
+        raise _cannot_fetch(requirements, python, error.args) from error
+
+
+def download(
+    requirements: list[str], python: tuple[int, int, int], folder: Path, tags: tuple[str, ...]
+) -> None:
+    """Have pip put wheels for another Python into ``folder``.
+
+    Args:
+        tags: pip's options for the platform, the implementation and the ABI.
+
+    Raises:
+        FetchError: It did not.
+    """
     command = [
         sys.executable,
         "-m",
@@ -217,7 +245,7 @@ def _download(requirements: list[str], python: tuple[int, int, int], folder: Pat
         "--no-input",
     ]
     command += ["--no-deps", "--only-binary", ":all:", "--python-version", f"{python[0]}.{python[1]}"]
-    command += ["--platform", "any", "--implementation", "py", "--abi", "none"]
+    command += tags
     # Into a folder of its own, then renamed: another process may be fetching the same, or pip may be killed.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as beside:
         try:
@@ -229,10 +257,10 @@ def _download(requirements: list[str], python: tuple[int, int, int], folder: Pat
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise _cannot_fetch(requirements, python, (str(error),)) from error
+            raise FetchError(str(error)) from error
         if done.returncode:
             tail = done.stderr.decode(errors="replace").strip().splitlines()[-6:]
-            raise _cannot_fetch(requirements, python, tuple(tail))
+            raise FetchError(*tail)
         for wheel in Path(beside).glob("*.whl"):
             wheel.replace(folder / wheel.name)
 

@@ -19,16 +19,15 @@ import hashlib
 import io
 import json
 import os
-import secrets
 import sys
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_envpar.containers.labels import Owner
-from pytest_envpar.engine.api import ContainerSpec, Engine, ImageInfo, Mount, Progress
-from pytest_envpar.errors import EngineError, StageError
-from pytest_envpar.worker import cache
+from pytest_envpar.engine.api import Engine, ImageInfo, Mount, Progress
+from pytest_envpar.errors import StageError
+from pytest_envpar.worker import cache, volume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,47 +49,6 @@ VOLUME_PREFIX = "pytest-envpar-agent-"
 
 # Part of every key: raise it when the layout of a volume or the rewriting changes.
 _FORMAT = 1
-_TIMEOUT_S = 300.0
-# Any fixed date serves: unchecked bytecode does not look at it, and equal content gives equal bytes.
-_MTIME = 1_577_836_800
-
-# Runs in the container that fills the volume. Each entry appears in its place by one rename, so another
-# container that mounts the volume meanwhile sees all of it or nothing, and a fill that was killed is
-# repeated over its rest.
-_FILL = """
-import compileall, json, os, py_compile, shutil, sys, time
-root, incoming, key = sys.argv[1:]
-done = os.path.join(root, "complete.json")
-try:
-    with open(done) as file:
-        known = json.load(file).get("key")
-except (OSError, ValueError, AttributeError):
-    known = None
-if known != key:
-    compileall.compile_dir(incoming, maxlevels=20, ddir=root, quiet=2,
-                           invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-    for entry in os.listdir(incoming):
-        try:
-            os.rename(os.path.join(incoming, entry), os.path.join(root, entry))
-        except OSError:
-            # Somebody else was faster; what is in place is whole, and the volume's name says that it is the
-            # same.
-            if not os.path.isdir(os.path.join(root, entry)):
-                raise
-    beside = incoming + ".json"
-    with open(beside, "w") as file:
-        json.dump({"key": key, "python": sys.version.split()[0]}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(beside, 0o644)
-    os.rename(beside, done)
-shutil.rmtree(incoming, ignore_errors=True)
-for entry in os.listdir(root):
-    left = os.path.join(root, entry)
-    if entry.startswith(".incoming-") and os.lstat(left).st_ctime < time.time() - 3600:
-        shutil.rmtree(left, ignore_errors=True)
-print("filled")
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +118,7 @@ def _warm_key(engine: Engine, probe: Probe, agent: Agent) -> str:
     agent_folder = Path(__file__).parent / "agent"
     stamps = [
         (str(path), status.st_mtime_ns, status.st_size)
-        for path in (*sorted(agent_folder.glob("*.py")), Path(__file__).parents[1] / "errors.py")
+        for path in (*sorted(agent_folder.rglob("*.py")), Path(__file__).parents[1] / "errors.py")
         for status in (path.stat(),)
     ]
     for folder in sys.path:
@@ -210,9 +168,6 @@ def _ensure(
     stage: Stage | None,
     owner: Owner | None,
 ) -> Payload:
-    # What is only needed for a volume's first filling is only imported for it.
-    from filelock import FileLock
-
     from pytest_envpar.worker import dists
 
     if _mode(probe, agent, image, stage) == "image":
@@ -234,22 +189,15 @@ def _ensure(
     # Each user of an engine has volumes of their own: what one filled need not be trusted by another.
     key = cache.digest(content, probe.cache_tag, probe.magic, str(os.getuid()))
     payload = dataclasses.replace(payload, volume=VOLUME_PREFIX + key[:16])
-    stamp = cache_dir / "volumes" / f"{cache.digest(engine.info.id or engine.info.url, payload.volume)}.json"
-    if cache.load(stamp, _FORMAT) == {"key": key} and engine.inspect_volume(payload.volume) is not None:
-        return payload
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(stamp.with_suffix(".lock")):
-        # Another process may have done it while this one waited.
-        if cache.load(stamp, _FORMAT) == {"key": key} and engine.inspect_volume(payload.volume) is not None:
-            return payload
+
+    def tar(incoming: str) -> bytes:
         if progress is not None:
             brought = f"pytest {payload.pytest_version}" if choice is not None else "the agent"
             progress(f"preparing {brought} for Python {probe.version[0]}.{probe.version[1]} (once)")
-        incoming = f".incoming-{secrets.token_hex(6)}"
-        tar = _content(choice, probe, cache_dir, progress, incoming)
-        volume = _Volume(payload.volume, key, incoming, tar)
-        _fill(engine, image, probe, volume, stage, owner or Owner.current(Path.cwd()))
-        cache.store(stamp, _FORMAT, {"key": key})
+        return _content(choice, probe, cache_dir, progress, incoming)
+
+    filler = volume.Filler(engine, image, probe, stage, owner or Owner.current(Path.cwd()), cache_dir)
+    filler.ensure(payload.volume, key, ROOT, tar)
     return payload
 
 
@@ -318,7 +266,7 @@ def _content(
         files.update({PurePosixPath("site", path): source for path, source in site.items()})
         for name in ("pytest", "_pytest", vendor.PRIVATE):
             links[PurePosixPath("first", name)] = f"../site/{name}"
-    return _tar(
+    return volume.packed(
         {PurePosixPath(folder, path): source for path, source in files.items()},
         {PurePosixPath(folder, path): target for path, target in links.items()},
     )
@@ -347,7 +295,7 @@ def _site(
             hint="install pytest in the image",
             detail=(str(error),),
         ) from error
-    tar = _tar(site, {})
+    tar = volume.packed(site, {})
     # A cache that cannot be written costs time again, no more.
     with contextlib.suppress(OSError):
         cache.write(place, tar)
@@ -364,74 +312,3 @@ def _untar(tar: bytes) -> dict[PurePosixPath, bytes]:
             if (content := archive.extractfile(member)) is not None:
                 files[PurePosixPath(member.name)] = content.read()
     return files
-
-
-def _tar(files: Mapping[PurePosixPath, bytes], links: Mapping[PurePosixPath, str]) -> bytes:
-    """Deterministic; everything belongs to root and is readable by all."""
-    import tarfile
-
-    buffer = io.BytesIO()
-    folders = {parent for path in (*files, *links) for parent in path.parents if parent.name}
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path in sorted({*folders, *files, *links}):
-            member = tarfile.TarInfo(str(path))
-            member.mtime = _MTIME
-            if path in folders:
-                member.type, member.mode = tarfile.DIRTYPE, 0o755
-                tar.addfile(member)
-            elif path in links:
-                member.type, member.mode, member.linkname = tarfile.SYMTYPE, 0o777, links[path]
-                tar.addfile(member)
-            else:
-                member.mode, member.size = 0o644, len(files[path])
-                tar.addfile(member, io.BytesIO(files[path]))
-    return buffer.getvalue()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Volume:
-    """A volume to fill: ``tar`` lands in ``incoming`` and is moved into place from there."""
-
-    name: str
-    key: str
-    incoming: str
-    tar: bytes
-
-
-def _fill(
-    engine: Engine,
-    image: ImageInfo,
-    probe: Probe,
-    volume: _Volume,
-    stage: Stage | None,
-    owner: Owner,
-) -> None:
-    from pytest_envpar.worker import oneshot
-
-    engine.create_volume(volume.name, labels=owner.labels("cache"))
-    spec = ContainerSpec(
-        image=image.id,
-        entrypoint=(str(probe.python),),
-        # Isolated: neither the image's variables nor what lies in a folder may change how the tree is made.
-        command=("-I", "-c", _FILL, str(ROOT), str(ROOT / volume.incoming), volume.key),
-        labels=MappingProxyType(owner.labels("probe", stage.name if stage is not None else None)),
-        user="0:0",
-        workdir=PurePosixPath("/"),
-        network="none",
-        mounts=(Mount(kind="volume", source=volume.name, target=ROOT),),
-        platform=stage.platform if stage is not None else None,
-        runtime=stage.runtime if stage is not None else None,
-    )
-    result = oneshot.run(
-        engine,
-        spec,
-        timeout_s=_TIMEOUT_S,
-        before_start=lambda container: engine.put_archive(container, ROOT, volume.tar),
-    )
-    if result.exit_code or result.stdout.strip() != b"filled":
-        tail = (result.stderr or result.stdout).decode(errors="replace").strip().splitlines()[-8:]
-        raise EngineError(
-            f"The volume {volume.name} could not be filled: {probe.python} in image {image.id} "
-            f"ended with exit code {result.exit_code}.",
-            detail=tuple(tail),
-        )

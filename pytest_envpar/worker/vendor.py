@@ -55,9 +55,14 @@ class _Edit(NamedTuple):
 
 
 def rewrite(
-    source: bytes, names: Collection[str], versions: Mapping[str, str], *, strings_of: str = ""
+    source: bytes,
+    names: Collection[str],
+    versions: Mapping[str, str],
+    *,
+    strings_of: str = "",
+    private: str = PRIVATE,
 ) -> bytes:
-    """Move every absolute import of ``names`` below :data:`PRIVATE`.
+    """Move every absolute import of ``names`` below the package ``private``.
 
     Args:
         source: A module's source in UTF-8.
@@ -89,15 +94,15 @@ def rewrite(
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=aliases) if any(_top(alias.name) in names for alias in aliases):
-                edits.append(_moved_import(source, *span(node), aliases, names))
+                edits.append(_moved_import(source, *span(node), aliases, names, private))
             case ast.ImportFrom(module=str(module), level=0) if _top(module) in names:
-                edits.append(_moved_from(source, *span(node), module))
+                edits.append(_moved_from(source, *span(node), module, private))
             case ast.Call(func=func, args=[ast.Constant(value=str(name)), *_]) if (
                 _called(func) == "version" and name in versions
             ):
                 edits.append(_Edit(*span(node), _padded(source, *span(node), repr(versions[name]).encode())))
     strings = list(_module_strings(tree, names, strings_of))
-    edits += [_moved_string(source, *span(node), str(node.value)) for node in strings]
+    edits += [_moved_string(source, *span(node), str(node.value), private) for node in strings]
     return _applied(source, edits)
 
 
@@ -144,6 +149,29 @@ def private_site(sources: Mapping[str, Tree], versions: Mapping[str, str]) -> di
             if left or moved.count(b"\n") != source.count(b"\n"):
                 raise RewriteError(f"{path}: an import could not be moved: {', '.join(left)}")
             site[path if name in PUBLIC else PurePosixPath(PRIVATE, path)] = moved
+    return site
+
+
+def private_package(tree: Tree, name: str, private: str) -> dict[PurePosixPath, bytes]:
+    """One distribution of pure Python below ``private``, importing itself from there and the rest from where it is.
+
+    Args:
+        tree: Its sources.
+        name: Its top-level package.
+
+    Raises:
+        RewriteError: A source cannot be moved, or still imports itself by its public name afterwards.
+    """
+    site = {PurePosixPath(private, "__init__.py"): b""}
+    for path, source in tree.items():
+        try:
+            moved = rewrite(source, {name}, {}, private=private)
+            left = leftovers(moved, {name})
+        except (RewriteError, SyntaxError) as error:
+            raise RewriteError(f"{path}: {error}") from error
+        if left or moved.count(b"\n") != source.count(b"\n"):
+            raise RewriteError(f"{path}: an import could not be moved: {', '.join(left)}")
+        site[PurePosixPath(private, path)] = moved
     return site
 
 
@@ -233,7 +261,7 @@ def _module_strings(tree: ast.Module, names: Collection[str], strings_of: str) -
 
 
 def _moved_import(
-    source: bytes, start: int, end: int, aliases: list[ast.alias], names: Collection[str]
+    source: bytes, start: int, end: int, aliases: list[ast.alias], names: Collection[str], private: str
 ) -> _Edit:
     statements = []
     for alias in aliases:
@@ -242,27 +270,27 @@ def _moved_import(
             statements.append(f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else ""))
         elif alias.asname or "." not in alias.name:
             # "as" also for a plain name: "import _envpar_deps.x" would bind the private package instead of x.
-            statements.append(f"import {PRIVATE}.{alias.name} as {alias.asname or alias.name}")
+            statements.append(f"import {private}.{alias.name} as {alias.asname or alias.name}")
         else:
-            statements.append(f"import {PRIVATE}.{alias.name}, {PRIVATE}.{top} as {top}")
+            statements.append(f"import {private}.{alias.name}, {private}.{top} as {top}")
     return _Edit(start, end, _padded(source, start, end, "; ".join(statements).encode()))
 
 
-def _moved_from(source: bytes, start: int, end: int, module: str) -> _Edit:
+def _moved_from(source: bytes, start: int, end: int, module: str, private: str) -> _Edit:
     found = re.compile(rb"from" + _GAP + rb"(?=" + re.escape(module.encode()) + rb"\b)").match(
         source, start, end
     )
     if found is None:
         raise RewriteError(f"cannot find {module!r} in {source[start:end]!r}")
-    return _Edit(found.end(), found.end(), PRIVATE.encode() + b".")
+    return _Edit(found.end(), found.end(), private.encode() + b".")
 
 
-def _moved_string(source: bytes, start: int, end: int, text: str) -> _Edit:
+def _moved_string(source: bytes, start: int, end: int, text: str, private: str) -> _Edit:
     literal = source[start:end]
     at = literal.find(text.encode())
     if at < 0 or literal.count(text.encode()) != 1:
         raise RewriteError(f"cannot move the module name in {literal!r}")
-    return _Edit(start + at, start + at, PRIVATE.encode() + b".")
+    return _Edit(start + at, start + at, private.encode() + b".")
 
 
 def _padded(source: bytes, start: int, end: int, text: bytes) -> bytes:

@@ -16,7 +16,7 @@ import pytest
 from pytest_envpar.config.model import Stage
 from pytest_envpar.engine.api import ContainerSpec, Engine, EngineInfo, ImageInfo, Listed, Mount
 from pytest_envpar.errors import EngineError, StageError
-from pytest_envpar.worker import cache, dists, payload
+from pytest_envpar.worker import cache, dists, payload, volume
 from pytest_envpar.worker.probe import Probe
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def test_the_fill_script_is_whole_or_nothing(tmp_path: Path) -> None:
         incoming = tmp_path / f".incoming-{name}"
         (incoming / "site").mkdir(parents=True)
         (incoming / "site" / "mod.py").write_text(f"key = {key!r}\n")
-        command = [sys.executable, "-I", "-c", payload._FILL, str(tmp_path), str(incoming), key]
+        command = [sys.executable, "-I", "-c", volume.FILL, str(tmp_path), str(incoming), key]
         subprocess.run(command, check=True, stdout=subprocess.PIPE)
         assert not incoming.exists()
         assert json.loads((tmp_path / "complete.json").read_text())["key"] == key
