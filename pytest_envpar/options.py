@@ -101,7 +101,7 @@ OPTIONS = (
     Option("--env-bisect", "value", "A..B", "Find the drift that makes tests fail.", "bisecting"),
 )
 OUR_NAMES = ("envpar", "pytest_envpar", "pytest_envpar.plugin")
-ON_THE_HOST = ("xdist", "xdist.plugin", "xdist.looponfail")
+ON_THE_HOST = ("xdist", "xdist.plugin", "xdist.looponfail", "pytest_cov", "pytest_cov.plugin")
 """Plugins that may be named with ``-p`` and do their work on this side."""
 _STEPWISE = ("stepwise", "stepwise_skip", "stepwise_reset")
 PASSIVE = ("help", "version", "markers", "cacheshow")

@@ -122,6 +122,7 @@ class Settings:
         file: The configuration file (host, absolute).
         engines: What ``engine`` says, one or more.
         source: How the project reaches the container; ``None`` lets the engine's place decide.
+        coverage: Whether what runs in a stage is measured by coverage.py.
     """
 
     root: Path
@@ -132,4 +133,5 @@ class Settings:
     source: Source | None = None
     artifacts: tuple[str, ...] = ()
     agent: Agent = "auto"
+    coverage: bool = False
     drift: DriftPolicy = DriftPolicy()

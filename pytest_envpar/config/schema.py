@@ -336,6 +336,13 @@ ROOT = Table(
             '`"auto"`',
         ),
         Key(
+            "coverage",
+            values.BOOLEAN,
+            "Whether every run with a stage is measured by coverage.py; see [Coverage](coverage.md). `--cov` of "
+            "pytest-cov does it for one run.",
+            "`false`",
+        ),
+        Key(
             "stages",
             Nested(STAGE, "named"),
             "The stages by name.",

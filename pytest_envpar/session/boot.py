@@ -94,7 +94,19 @@ class Boot:
             "facts": self._places.facts,
             "services": self._services(),
             "cap_drop": list(self._places.cap_drop),
+            "pytest_cov": hasattr(self._known, "cov_source"),
+            "coverage": self._coverage(place),
         }
+
+    def _coverage(self, place: Place) -> Any:
+        """What to measure, if the run is measured."""
+        measured = self._config.pluginmanager.get_plugin("envpar-coverage")
+        ground = self._places.ground
+        if measured is None or ground is None or ground.tracer is None or self.relays:
+            return None
+        return measured.options(
+            place, self._stage, ground.tracer, ground.probe.version, several=self._several
+        )
 
     def _arguments(self) -> list[str]:
         """The command line for this stage."""

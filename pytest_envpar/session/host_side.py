@@ -46,6 +46,7 @@ _DECIDED_INSIDE: tuple[tuple[str, Any], ...] = (
     ("strict_markers", False),
     ("strict", False),
     ("noconftest", True),
+    ("cov_source", []),  # of pytest-cov: see session/coverage
 )
 # Plugins of pytest itself that would look at tests, warnings and logs which the host never sees.
 _NOT_NEEDED = ("warnings", "logging", "faulthandler", "unraisableexception", "threadexception", "assertion")
@@ -100,8 +101,10 @@ def _enter(
         request = dataclasses.replace(request, update=False)  # the controller has done that, for all
 
     from pytest_envpar.session import launch
+    from pytest_envpar.session.coverage import run as coverage
 
     settings, stages = launch.configured(config.rootpath, config.invocation_params.dir, request)
+    settings = coverage.settle(settings, known, request.args)
     names = [stage.name for stage in stages]
     stages = launch.asked(stages, [str(word) for word in known.file_or_dir])
     spread = options.distributes(known) and not crew
@@ -114,6 +117,12 @@ def _enter(
         launched = launch.begin(settings, stages, request.engine, request.lock, only_prepare=spread)
 
     # Only now: the engine is busy with the container, and this takes time, too.
+    try:
+        coverage.register(config, settings, known, request.args, os.environ, crew=crew)
+    except EnvparError:
+        for each in launched:
+            each.close()
+        raise
     run: Controller | StageRun
     if spread:
         from pytest_envpar.session.controller import Controller
@@ -145,8 +154,6 @@ def _stand_aside(config: pytest.Config, parser: pytest.Parser, known: Any) -> No
     for name in _NOT_NEEDED:
         if manager.has_plugin(name):
             manager.unregister(name=name)
-    if manager.has_plugin("_cov"):  # pytest-cov measures inside; here it would report that there is nothing
-        manager.unregister(name="_cov")
 
 
 def _empty(config: pytest.Config, name: str) -> None:

@@ -113,8 +113,8 @@ class Launch:
 
     def serves(self, settings: Settings, stage: Stage, engine: str | None, lock: Mode | None) -> bool:
         """Whether this is what is wanted."""
-        begun = (self.settings.file, self.stage.name, self.engine, self.lock)
-        return begun == (settings.file, stage.name, engine, lock)
+        begun = (self.settings.file, self.settings.coverage, self.stage.name, self.engine, self.lock)
+        return begun == (settings.file, settings.coverage, stage.name, engine, lock)
 
     def end(self) -> None:
         """Remove everything, also what is only being made. Safe to repeat."""
@@ -219,4 +219,6 @@ def early(args: Sequence[str], environ: Mapping[str, str] | None = None) -> Laun
         settings, stages = configured(here, here, request)
     except (EnvparError, OSError):
         return None
+    if any(arg.startswith("--cov") for arg in args):
+        settings = dataclasses.replace(settings, coverage="--no-cov" not in args)
     return Launch.begin(settings, stages[0], None) if len(stages) == 1 else None

@@ -79,6 +79,8 @@ class Link:
         self.ready: wire.Ready | None = None
         self.early: list[wire.Message] = []
         """What was told before there was a session: warnings of its configuration."""
+        self.measured: Callable[[wire.Coverage], object] = lambda _: None
+        """Takes what coverage.py has measured inside."""
         self._launch = launch
         self._options = options
         self._said: dict[str, Any] = {}
@@ -149,6 +151,9 @@ class Link:
                 continue
             if isinstance(message, wire.Call):
                 self._launch.serve(message, self.place.client)
+                continue
+            if isinstance(message, wire.Coverage):
+                self.measured(message)
                 continue
             if isinstance(message, Gone):
                 return self._gone(message)
@@ -261,7 +266,10 @@ class Link:
 
     def greet(self, place: Place) -> None:
         """Tell a worker that is not the first what to do; it collects and waits. Any thread may call this."""
-        place.client.send(init_message({**self._said, "autostart": False, "cache": {}}))
+        options = {**self._said, "autostart": False, "cache": {}}
+        if options.get("coverage"):
+            options["coverage"] = {**options["coverage"], "first": False}
+        place.client.send(init_message(options))
 
     def _resume(self, remaining: list[int], nodeids: list[str], failed: int) -> list[int]:
         self.running = self.collecting = self.stop = None

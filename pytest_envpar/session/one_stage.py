@@ -82,6 +82,7 @@ class OneStage:
         self.summary = Summary(self.name, alone=self.alone)
         self.boot = Boot(config, request, known, launched.places, self.name, stages)
         self.link = Link(launched.places, self.name, self.boot.options)
+        self.link.measured = self._measured
         self.hearing = Hearing(config, self.link, launched.signals, self.summary, on_signal, self.suffix)
         self.collection: Collection | None = None
         self.lines: list[str] = []
@@ -112,6 +113,11 @@ class OneStage:
         self._at_end: crash.Death | None = None
         self._planned = False
         self._failures = 0
+
+    def _measured(self, message: wire.Coverage) -> None:
+        measured = self._config.pluginmanager.get_plugin("envpar-coverage")
+        if measured is not None:
+            measured.take(self.name, message, self.link.place)
 
     # --- start ---------------------------------------------------------------------------------------------------
 

@@ -29,8 +29,8 @@ OLDEST_PYTHON = (3, 8)
 
 PathState = Literal["absent", "empty", "nonempty"]
 
-# 1: first.
-_VERSION = 1
+# 1: first. 2: coverage.py and the ABI.
+_VERSION = 2
 _TIMEOUT_S = 120.0
 _FIXED_CANDIDATES = (
     "python3",
@@ -58,6 +58,8 @@ class Probe:
         prefix: Its ``sys.prefix``.
         scripts: Where its console scripts are; ``sys.path[0]`` of a suite started by the ``pytest`` command.
         pytest_version: The image's own pytest, ``None`` if this interpreter cannot import one.
+        coverage_version: The image's own coverage.py, ``None`` if this interpreter has none.
+        soabi: As in the names of its extension modules, ``cpython-312-x86_64-linux-gnu``; may be empty.
         uid: Effective user of the stage's containers.
         gid: Effective group.
         home: The user's home folder.
@@ -79,6 +81,8 @@ class Probe:
     home: PurePosixPath
     project_path_state: PathState
     project_reachable: bool
+    coverage_version: str | None = None
+    soabi: str = ""
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Probe:
@@ -91,6 +95,8 @@ class Probe:
             raise ValueError(f"not a version: {version!r}")
         major, minor, micro = (_number(part) for part in version)
         pytest_version = data.get("pytest")
+        coverage_version = data.get("coverage")
+        soabi = data.get("soabi")
         return cls(
             python=_path(data.get("python")),
             version=(major, minor, micro),
@@ -106,6 +112,8 @@ class Probe:
             home=_path(data.get("home")),
             project_path_state=_state(data.get("project_path_state")),
             project_reachable=reachable,
+            coverage_version=None if coverage_version is None else _text(coverage_version),
+            soabi=_text(soabi) if soabi else "",
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -116,6 +124,7 @@ class Probe:
         }
         data["version"] = list(self.version)
         data["pytest"] = data.pop("pytest_version")
+        data["coverage"] = data.pop("coverage_version")
         return data
 
 

@@ -12,7 +12,7 @@ from pytest_envpar.containers.lifecycle import RunningContainer, start_container
 from pytest_envpar.containers.source import SourcePlan, plan_source
 from pytest_envpar.errors import EngineError, NotFoundError
 from pytest_envpar.images.locking import Locked, Mode, resolve_stage
-from pytest_envpar.worker import bytecode
+from pytest_envpar.worker import bytecode, tracer
 from pytest_envpar.worker.agent import wire
 from pytest_envpar.worker.client import Client, Gone
 from pytest_envpar.worker.paths import PathMap
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_envpar.images.pinned import PinnedImage
 
 SCRATCH = "/.envpar/tmp"
-"""A tmpfs of ours inside: pytest's cache directory."""
+"""A tmpfs of ours inside: pytest's cache directory, and what coverage.py writes."""
 
 _REMOVALS = ("removing", "dead")
 _END_S = 2.0
@@ -55,6 +55,13 @@ class Ground:
     owner: Owner
     locked: Locked
     bytecode: Mount | None = None
+    tracer: tracer.Tracer | None = None
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """What is ours in each of them."""
+        measured = self.tracer.mount if self.tracer is not None else None
+        return tuple(mount for mount in (self.payload.mount, self.bytecode, measured) if mount is not None)
 
 
 @dataclasses.dataclass
@@ -190,7 +197,10 @@ def prepare(
     payload = ensure(engine, image.info, found, settings.agent, cache_dir, progress, stage=stage, owner=owner)
     plan = plan_source(engine.info, path_facts(found), settings.source, settings.root, workdir=stage.workdir)
     kept = bytecode.mount(engine, image.info, found, plan, owner, cache_dir)
-    return Ground(engine, stage, image, found, payload, plan, owner, locked, kept)
+    measured = None
+    if settings.coverage:
+        measured = tracer.ensure(engine, image.info, found, stage, owner, cache_dir, progress)
+    return Ground(engine, stage, image, found, payload, plan, owner, locked, kept, measured)
 
 
 def start_services(ground: Ground) -> Services | None:
@@ -240,12 +250,12 @@ def start(
             str(payload.first or ""),
         ),
         source_plan=ground.plan,
-        mounts=(payload.mount,) if ground.bytecode is None else (payload.mount, ground.bytecode),
+        mounts=ground.mounts,
         env={
             **({} if services is None else services.env),
             **{name: environ[name] for name in ground.stage.pass_env if name in environ},
         },
-        tmpfs={SCRATCH: "rw,mode=1777,size=64m"},
+        tmpfs={SCRATCH: "rw,mode=1777,size=512m"},
         network=None if services is None else services.network,
     )
     if on_start is not None:

@@ -35,6 +35,10 @@ FROZEN: list[tuple[wire.Message, str]] = [
     (wire.Text("live", "\udcff"), '["text","live","\\udcff"]'),
     (wire.Attribute("a", "b", None), '["attribute","a","b",null]'),
     (wire.Call(4, "exec", "c1", {"a": 1}, "", True), '["call",4,"exec","c1",{"a":1},"",true]'),
+    (
+        wire.Coverage({"done": True}, [["", "a.py", "lines", [1, 2]]]),
+        '["coverage",{"done":true},[["","a.py","lines",[1,2]]]]',
+    ),
     (wire.Stop("exit", "why", ["a.py", 1], 9), '["stop","exit","why",["a.py",1],9]'),
     (wire.Finished(0, {}), '["finished",0,{}]'),
     (wire.Output(1, "\xff"), '["output",1,"\\u00ff"]'),

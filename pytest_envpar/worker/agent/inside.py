@@ -9,7 +9,7 @@ from typing import Any, Dict, Generator, List, Optional
 import pytest
 from _pytest._io import TerminalWriter
 
-from . import crew, marks, services, wire
+from . import covoptions, crew, marks, services, wire
 from .channel import Channel
 from .describe import Describer
 from .limits import Limits
@@ -37,26 +37,41 @@ class Inside:
         self._crew = options.get("crew")
         self._deselected: List[Any] = []
         self._limits = Limits(options["cap_drop"])
+        self.measure = self._measure()
         self._serializer: Optional[Serializer] = None
         self._reporter: Optional[QuietReporter] = None
+
+    def _measure(self) -> Any:
+        """What measures coverage, if that was asked for; imported only then."""
+        if not self._options.get("coverage"):
+            return None
+        from .measure import Measure
+
+        return Measure(self._options["coverage"], self._channel.send, lambda: self._channel.ours)
 
     # --- options -------------------------------------------------------------------------------------------------
 
     def pytest_addoption(self, parser: Any, pluginmanager: Any) -> None:
         for name in ("envpar", "pytest_envpar", "pytest_envpar.plugin"):
             pluginmanager.set_blocked(name)
+        if self.measure is not None:
+            pluginmanager.register(self.measure.plugin(), self.measure.plugin_name)
         group = parser.getgroup("envpar")
         for name, kind in self._options["own_options"]:
             if name != "--env":
                 _accept(group, name, kind)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_load_initial_conftests(self, parser: Any) -> Generator[None, Any, None]:
+    def pytest_load_initial_conftests(self, early_config: Any, parser: Any) -> Generator[None, Any, None]:
+        if self._options.get("pytest_cov"):
+            covoptions.measure_nothing(early_config)
         yield
         if not _is_declared(parser, "--env"):  # by the user's own conftest
             _accept(parser.getgroup("envpar"), "--env", "value")
         if self._options.get("distributes"):
             crew.accept_options(parser)
+        if self._options.get("pytest_cov"):
+            covoptions.accept_options(parser)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_cmdline_main(self, config: Any) -> Generator[None, Any, None]:
@@ -76,6 +91,8 @@ class Inside:
         for line in (*marks.LINES, crew.MARK):
             config.addinivalue_line("markers", line)
         config.pluginmanager.register(services.module(self._options["services"]), "envpar-services")
+        if self._options.get("pytest_cov"):
+            covoptions.provide(config, self.measure)
         self._live = config.getoption("capture", "fd") in ("no", "tee-sys")
         self._channel.live = self._live
         if self._live and self._options["lines"]:

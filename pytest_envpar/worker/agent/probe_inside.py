@@ -37,6 +37,21 @@ def pytest_version() -> Optional[str]:
         return None
 
 
+def coverage_version() -> Optional[str]:
+    """The version of the image's own coverage.py by its metadata, ``None`` if there is none."""
+    import importlib.util
+
+    try:
+        spec = importlib.util.find_spec("coverage")
+        if spec is None or spec.origin is None:
+            return None
+        from importlib.metadata import version
+
+        return version("coverage")
+    except Exception:  # noqa: BLE001 - whatever a broken installation raises, it is none to measure with
+        return None
+
+
 def path_state(path: str) -> str:
     """``absent``, ``empty`` or ``nonempty``; what cannot be looked at counts as ``nonempty``."""
     try:
@@ -79,6 +94,8 @@ def facts(project: str) -> Dict[str, object]:
         "prefix": sys.prefix,
         "scripts": sysconfig.get_path("scripts"),
         "pytest": pytest_version(),
+        "coverage": coverage_version(),
+        "soabi": sysconfig.get_config_var("SOABI") or "",
         "uid": os.geteuid(),
         "gid": os.getegid(),
         "home": os.path.expanduser("~"),

@@ -28,7 +28,7 @@ def run(ends: WorkerEnds, site: str, first: str) -> int:
         sys.path.append(site)
     if first:
         sys.path.insert(0, first)
-    import pytest  # noqa: F401 - early: the host is still busy with its own start
+    import pytest  # early: the host is still busy with its own start
 
     init = channel.receive()
     if not isinstance(init, wire.Init) or init.protocol != wire.PROTOCOL:
@@ -41,15 +41,24 @@ def run(ends: WorkerEnds, site: str, first: str) -> int:
     from .inside import Inside, LateConfigure
 
     inside = Inside(channel, options)
+    measure = inside.measure
     try:
+        if measure is not None and measure.whole:
+            measure.start()
         status = int(_main(arguments, [inside, LateConfigure(inside), public.fixtures(channel, options)]))
+        if measure is not None:
+            measure.finish()
         channel.send(wire.Finished(status, inside.output))
     except SystemExit as error:  # what argparse does for usage errors in some releases
         status = error.code if isinstance(error.code, int) else 1
         channel.send(wire.Finished(status, inside.output))
     except BaseException as error:  # noqa: BLE001 - from where pytest catches nothing, as unconfigure hooks
         status = 2 if isinstance(error, KeyboardInterrupt) else 1
-        _show(error)
+        if isinstance(error, pytest.UsageError):  # of what comes before pytest
+            status = 4
+            sys.stderr.write("ERROR: %s\n" % error)
+        else:
+            _show(error)
         channel.send(wire.Finished(status, inside.output))
     channel.finish()
     return status

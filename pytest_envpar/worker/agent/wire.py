@@ -60,8 +60,9 @@ class Init(_Message):
     as ``python -m pytest``), ``width``, ``markup``, ``lines`` (what is printed uncaptured appears line by line, not in
     blocks), ``autostart`` (run what was collected without waiting for a plan), ``crew`` (run item by item as told, as
     a worker of pytest-xdist: its ``workerinput``; None otherwise), ``distributes`` (the host has pytest-xdist),
-    ``credit`` (how many tests may start before the host shows one), ``root`` (the project, a container path) and
-    ``cache`` (values of pytest's cache that only the host keeps).
+    ``credit`` (how many tests may start before the host shows one), ``root`` (the project, a container path),
+    ``cache`` (values of pytest's cache that only the host keeps), ``pytest_cov`` (the host has pytest-cov) and
+    ``coverage`` (what to measure, see :mod:`measure`; None for nothing).
     """
 
     protocol: int
@@ -240,6 +241,21 @@ class Call(_Message):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
+class Coverage(_Message):
+    """What coverage.py has measured since the last such message.
+
+    ``rows`` are ``[context, file, kind, numbers]``: with kind ``lines`` the lines that ran, with ``arcs`` the jumps
+    between lines, two numbers each, and with ``none`` a file that may have run and did not. ``facts`` has, as far as
+    there is something to tell, ``version`` (of coverage.py), ``tracer`` (the name of its class), ``python`` (its
+    version, five parts), ``tracers`` (file to name of the coverage plugin that measured it), and in the last message
+    of a worker ``done``.
+    """
+
+    facts: Dict[str, Json]
+    rows: List[Json]
+
+
+@dataclasses.dataclass(eq=False, repr=False)
 class Stop(_Message):
     """The session inside ended early: ``kind`` is interrupted, failed, exit, keyboard or internal."""
 
@@ -302,6 +318,7 @@ Message = Union[
     Text,
     Attribute,
     Call,
+    Coverage,
     Stop,
     Finished,
     Output,
@@ -332,6 +349,7 @@ _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "text": (Text, (str, str)),
     "attribute": (Attribute, (str, str, object)),
     "call": (Call, (int, str, str, dict, str, bool)),
+    "coverage": (Coverage, (dict, list)),
     "stop": (Stop, (str, str, (list, _OPTIONAL), (int, _OPTIONAL))),
     "finished": (Finished, (int, dict)),
     "output": (Output, (int, str)),
