@@ -342,11 +342,12 @@ def parse_engine(value: object) -> str:
     Raises:
         BadValue: It is none of these. Credentials in it are not repeated in the message.
     """
-    expected = "an engine: auto, docker, podman, unix://PATH, tcp://HOST:PORT or ssh://HOST"
+    expected = "an engine: auto, docker, podman, unix://PATH, tcp://HOST:PORT, ssh://HOST or context://NAME"
     text = text_of(value, expected)
     if text in ("auto", "docker", "podman"):
         return text
-    if re.fullmatch(r"unix:///[^\s].*|tcp://[^\s/@]+/?|ssh://[^\s/]+(/[^\s]*)?", text) and text.isprintable():
+    urls = r"unix:///[^\s].*|tcp://[^\s/@]+/?|ssh://[^\s/]+(/[^\s]*)?|context://[^\s/]+"
+    if re.fullmatch(urls, text) and text.isprintable():
         return text
     shown = re.sub(r"//[^/]*@", "//***@", text)
     fix = None
@@ -423,7 +424,7 @@ ENGINE = Kind(
     "engine",
     parse_engine,
     '"auto"',
-    "`auto`, `docker`, `podman`, `unix://PATH`, `tcp://HOST:PORT` or `ssh://HOST`.",
+    "`auto`, `docker`, `podman`, `unix://PATH`, `tcp://HOST:PORT`, `ssh://HOST` or `context://NAME`.",
 )
 ENGINES = one_or_more(ENGINE, "engines")
 DATE = Kind("date", _parse_date, "2027-01-31", "A TOML date, without quotes.")

@@ -1,4 +1,4 @@
-"""HTTP/1.1 to a container engine over a unix, tcp or TLS socket.
+"""HTTP/1.1 to a container engine over a unix, tcp or TLS socket, or by way of ssh.
 
 The engine API hands the socket itself over for streams ("hijacking"), so the bytes behind a response header
 must not be lost in a library's buffer; and importing ``docker`` (which imports ``requests``) costs 0.1 s, a
@@ -20,18 +20,22 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from pytest_envpar.engine.translate import AnswerError, GoneError, ProtocolError
-from pytest_envpar.errors import NotYetError, UsageError
+from pytest_envpar.errors import UsageError
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from pytest_envpar.engine.ssh import Target
+
 CONNECT_TIMEOUT_S = 3.0
 _CHUNK = 1 << 18
 _MAX_HEADER = 1 << 16
 _MAX_ERROR_BODY = 1 << 20
 _MAX_IDLE = 8
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 30_000}
+"""A machine that has gone away without a word is noticed after half a minute, and not after two hours."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,20 +50,20 @@ class TlsFiles:
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """Where an engine listens: a socket ``path``, or ``host`` and ``port`` with or without ``tls``."""
+    """Where an engine listens: a socket ``path``, ``host`` and ``port`` with or without ``tls``, or behind ``ssh``."""
 
     url: str
     path: str | None = None
     host: str = ""
     port: int = 0
     tls: TlsFiles | None = None
+    ssh: Target | None = None
 
     @classmethod
     def parse(cls, url: str, tls: TlsFiles | None = None) -> Endpoint:
         """The endpoint that an engine URL names; the endpoint's own ``url`` is without credentials.
 
         Raises:
-            NotYetError: ``ssh://``.
             UsageError: Another scheme, or no address in it.
         """
         if url.startswith("unix://"):
@@ -69,15 +73,14 @@ class Endpoint:
             return cls(url="unix://" + path, path=path)
         parts = urlsplit(url)
         if parts.scheme == "ssh":
-            raise NotYetError(
-                f"engine {_without_user(parts.netloc, 'ssh')}: engines over ssh are not supported yet",
-                hint="forward the socket yourself: ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock HOST, "
-                'then engine = "unix:///tmp/engine.sock"',
-            )
+            from pytest_envpar.engine.ssh import Target
+
+            target = Target.parse(url)
+            return cls(url=target.url, ssh=target)
         if parts.scheme not in ("tcp", "http", "https"):
             raise UsageError(
                 f"engine {url.split('://', maxsplit=1)[0]!r}: not an engine",
-                hint="one of auto, docker, podman, unix:///path/to.sock, tcp://host:port",
+                hint="one of auto, docker, podman, unix:///path/to.sock, tcp://host:port, ssh://host, context://name",
             )
         try:
             host, port = parts.hostname, parts.port
@@ -92,7 +95,11 @@ class Endpoint:
         return cls(url=f"tcp://{shown}:{port}", host=host, port=port, tls=tls)
 
     def connect(self, timeout_s: float) -> socket.socket:
-        """A connected socket; raises OSError."""
+        """A connected socket; raises OSError, or EngineError without an ``ssh`` command."""
+        if self.ssh is not None:
+            from pytest_envpar.engine.ssh import Tunnel
+
+            return Tunnel.open(self.ssh)
         if self.path is not None:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -106,6 +113,9 @@ class Endpoint:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _KEEPALIVE.items():
+                if hasattr(socket, name):  # Linux
+                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
             return (
                 sock
                 if self.tls is None
@@ -155,7 +165,12 @@ class Connection:
             data, self._ahead = self._ahead[:limit], self._ahead[limit:]
             return data
         self._set_timeout(deadline)
-        return self.sock.recv(limit)
+        try:
+            return self.sock.recv(limit)
+        except ConnectionResetError:
+            if hasattr(self.sock, "last_words"):  # ssh ended before it had read everything; it has said why
+                return b""
+            raise
 
     def until(self, mark: bytes, deadline: float | None) -> bytes:
         """All bytes up to and without ``mark``."""
@@ -165,6 +180,10 @@ class Connection:
                 raise ProtocolError("a header without an end")
             more = self.receive(deadline)
             if not more:
+                last_words = getattr(self.sock, "last_words", None)  # of ssh
+                said = last_words() if last_words is not None else ""
+                if said:
+                    raise GoneError(f"ssh: {said}")
                 raise GoneError(
                     "the connection was closed" if data else "the connection was closed unanswered"
                 )

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_envpar.engine import layers, parse, registry_auth
+from pytest_envpar.engine.api import Listed
 from pytest_envpar.engine.calls import Calls, label_filter
 from pytest_envpar.engine.retry import Backoff, may_pass
 from pytest_envpar.engine.translate import translated
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_envpar.engine.api import ContainerSpec, HistoryEntry, ImageInfo, Listed, Progress, RemoteImage
+    from pytest_envpar.engine.api import ContainerSpec, HistoryEntry, ImageInfo, Progress, RemoteImage
     from pytest_envpar.engine.connection import TlsFiles
 
 _SPOOL_BYTES = 8 << 20
@@ -191,6 +192,35 @@ class DockerImages(Calls):
     def list_images(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
         answer = self._listing("/images/json", "images", query=label_filter(labels))
         return tuple(parse.listed_image(item) for item in parse.rows(answer))
+
+    def list_tagged(self, repository: str) -> tuple[Listed, ...]:
+        # Podman has names with their registry, and its own for those without one.
+        pattern = f"*{repository}:*" if self._info.kind == "podman" else f"{repository}:*"
+        query = {"filters": json.dumps({"reference": [pattern]})}
+        found = (
+            parse.table(item) for item in parse.rows(self._listing("/images/json", "images", query=query))
+        )
+        return tuple(
+            Listed(parse.image_id(item.get("Id")), tag, parse.labels(item.get("Labels")))
+            for item in found
+            for tag in parse.texts(item.get("RepoTags"))
+            if tag.removeprefix("localhost/").startswith(f"{repository}:")
+        )
+
+    def save_image(self, image: str) -> Iterator[bytes]:
+        with translated(f"image {image}: save", self._url):
+            yield from self._request("GET", f"/images/{image}/get", timeout_s=None).chunks()
+
+    def load_image(self, tar: Iterable[bytes]) -> None:
+        from pytest_envpar.engine.progress import follow_load
+
+        headers = {"Content-Type": "application/x-tar"}
+        with translated("image: load", self._url):
+            response = self._request(
+                "POST", "/images/load", query={"quiet": "1"}, headers=headers, body=tar, timeout_s=None
+            )
+            with contextlib.closing(response):
+                follow_load(response.chunks())
 
     def _credentials(self, reference: str) -> dict[str, str]:
         with translated(f"image {reference}: credentials", self._url):

@@ -133,5 +133,13 @@ def follow_build(chunks: Iterable[bytes], dockerfile: str, progress: Progress | 
     return found
 
 
+def follow_load(chunks: Iterable[bytes]) -> None:
+    """Read the answer to a load to its end. Raises AnswerError if it failed, which the engine says in the stream."""
+    for line in objects(chunks):
+        error = _error(line)
+        if error:
+            raise AnswerError(500, error)
+
+
 def _error(line: Mapping[str, Any]) -> str:
     return str(table(line.get("errorDetail")).get("message") or line.get("error") or "").strip()

@@ -8,13 +8,14 @@ import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pytest_envpar.engine.connection import TlsFiles
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.podman_service import PodmanService
 from pytest_envpar.engine.registry_auth import docker_folder
 from pytest_envpar.engine.translate import redacted
-from pytest_envpar.errors import EngineError, EnvparError, NoEngineError, NotYetError, UsageError
+from pytest_envpar.errors import EngineError, EnvparError, NoEngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _DOCKER_SOCKET = "/var/run/docker.sock"
 _ROOT_PODMAN_SOCKET = "/run/podman/podman.sock"
 _ANSWER_TIMEOUT_S = 5.0
+_SSH_ANSWER_TIMEOUT_S = 20.0
+"""Logging in takes its time, and may go by way of other machines."""
+_CONTEXT = "context://"
 _SERVICE = "podman system service"
 
 
@@ -72,7 +76,8 @@ def select_engine(
     """The first engine that answers.
 
     Args:
-        configured: ``auto``, ``docker``, ``podman``, ``unix://…`` or ``tcp://…``, in order.
+        configured: ``auto``, ``docker``, ``podman``, ``unix://…``, ``tcp://…``, ``ssh://…`` or ``context://…``,
+            in order.
         environ: The environment of the user: ``DOCKER_HOST``, ``DOCKER_CONTEXT``, ``DOCKER_CONFIG``,
             ``DOCKER_CERT_PATH``, ``DOCKER_TLS_VERIFY``, ``CONTAINER_HOST``, ``XDG_RUNTIME_DIR``, ``HOME``,
             ``PATH``.
@@ -80,7 +85,6 @@ def select_engine(
 
     Raises:
         NoEngineError: None answers; names each with its reason, and the command to get one.
-        NotYetError: ``ssh://…`` was named.
         UsageError: A value of ``configured`` is not an engine.
     """
     failed: list[tuple[Candidate, EnvparError]] = []
@@ -107,7 +111,10 @@ def candidates(configured: Sequence[str], environ: Mapping[str, str]) -> tuple[C
             found += _docker_candidates(environ)
         if name in ("auto", "podman"):
             found += _podman_candidates(environ)
-        if name not in ("auto", "docker", "podman"):
+        if name.startswith(_CONTEXT):
+            context = _of_context(name.removeprefix(_CONTEXT), environ)
+            found.append(dataclasses.replace(context, explicit=True))
+        elif name not in ("auto", "docker", "podman"):
             found.append(Candidate(name, name, _tls_of(name, environ), explicit=True))
     # One socket is often known under several names; asking it twice would only double the message.
     first: dict[str, Candidate] = {}
@@ -121,12 +128,16 @@ def connect(candidate: Candidate, environ: Mapping[str, str]) -> DockerEngine:
 
     Raises:
         EngineError: It does not answer, or is of no use.
-        UsageError: Its URL is not one of an engine; NotYetError for ``ssh://``.
+        UsageError: Its URL is not one of an engine.
     """
     config = docker_folder(environ)
     if not candidate.starts_service:
+        by_ssh = candidate.url.startswith("ssh://")
         engine = DockerEngine(
-            candidate.url, tls=candidate.tls, connect_timeout_s=_ANSWER_TIMEOUT_S, docker_config=config
+            candidate.url,
+            tls=candidate.tls,
+            connect_timeout_s=_SSH_ANSWER_TIMEOUT_S if by_ssh else _ANSWER_TIMEOUT_S,
+            docker_config=config,
         )
     else:
         service = PodmanService.start(environ)
@@ -174,12 +185,28 @@ def _podman_candidates(environ: Mapping[str, str]) -> list[Candidate]:
 
 
 def _tls_of(url: str, environ: Mapping[str, str]) -> TlsFiles | None:
-    """TLS as the docker command reads it from the environment."""
+    """TLS as the docker command reads it from the environment; for several engines, from a folder per host in it."""
     folder = environ.get("DOCKER_CERT_PATH")
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
-    if url.startswith("unix://") or not (folder or verify):
+    if not url.startswith("tcp://") or not (folder or verify):
         return None
+    own = _own_folder(url, Path(folder)) if folder else None
+    if own is not None:
+        return _tls_in(own, verify=True)
     return _tls_in(Path(folder) if folder else docker_folder(environ), verify=verify)
+
+
+def _own_folder(url: str, folder: Path) -> Path | None:
+    """The certificates of one engine: ``HOST_PORT`` or ``HOST`` in the folder, as the URL names them."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host or "/" in host or host.startswith("."):
+        return None
+    places = [folder / f"{host}_{port}", folder / host]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _tls_in(folder: Path, *, verify: bool) -> TlsFiles:
@@ -199,8 +226,12 @@ def _context(environ: Mapping[str, str]) -> Candidate | None:
     """The current docker context; ``None`` for the default one. Read from files: the command is slow."""
     folder = docker_folder(environ)
     name = environ.get("DOCKER_CONTEXT") or _read(folder / "config.json").get("currentContext")
-    if not isinstance(name, str) or name in ("", "default"):
-        return None
+    return None if not isinstance(name, str) or name in ("", "default") else _of_context(name, environ)
+
+
+def _of_context(name: str, environ: Mapping[str, str]) -> Candidate:
+    """The engine of a docker context, with its certificates."""
+    folder = docker_folder(environ)
     key = hashlib.sha256(name.encode()).hexdigest()
     endpoint = _read(folder / "contexts" / "meta" / key / "meta.json").get("Endpoints")
     docker = endpoint.get("docker") if isinstance(endpoint, dict) else None
@@ -208,7 +239,7 @@ def _context(environ: Mapping[str, str]) -> Candidate | None:
     title = f"docker context {name}"
     if not isinstance(host, str) or not host:
         # Kept as a candidate that fails: a context which is named and not there must not pass in silence.
-        return Candidate(title, f"context://{name}", named=True)
+        return Candidate(title, f"{_CONTEXT}{name}", named=True)
     certificates = folder / "contexts" / "tls" / key / "docker"
     tls = None
     if certificates.is_dir() and not host.startswith("unix://"):
@@ -237,8 +268,6 @@ def reason(error: EnvparError) -> str:
         return "connection refused: nothing listens there"
     if isinstance(cause, TimeoutError):
         return "no answer in time"
-    if isinstance(error, NotYetError):
-        return "engines over ssh are not supported yet"
     return error.message.splitlines()[0].removeprefix("engine: ")
 
 

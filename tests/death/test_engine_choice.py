@@ -63,7 +63,9 @@ def test_no_engine_on_the_whole_machine(nowhere: Project, host: str | None) -> N
             assert host in result.text
 
 
-@pytest.mark.parametrize("url", ["ssh://host", "ftp://host", "nonsense", "unix://", "tcp://host:notaport"])
+@pytest.mark.parametrize(
+    "url", ["ssh://a:b@host", "ftp://host", "nonsense", "unix://", "tcp://host:notaport"]
+)
 def test_what_is_not_an_engine(project: Project, url: str) -> None:
     project.write("test_it.py", "def test_a(): pass\n")
     result = project.run(f"--env-engine={url}")

@@ -16,7 +16,7 @@ from pytest_envpar import doctor
 from pytest_envpar.engine import parse, registry_auth, select
 from pytest_envpar.engine.connection import TlsFiles
 from pytest_envpar.engine.select import Candidate, candidates, select_engine
-from pytest_envpar.errors import EngineError, ImageError, NoEngineError, NotYetError, UsageError
+from pytest_envpar.errors import EngineError, ImageError, NoEngineError, UsageError
 
 
 @pytest.fixture
@@ -113,6 +113,28 @@ def test_tls_from_the_environment(environ: dict[str, str], tmp_path: Path) -> No
     assert candidates(["docker"], environ)[0].tls is None
 
 
+def test_tls_of_each_engine_of_a_pool(environ: dict[str, str], tmp_path: Path) -> None:
+    for folder in ("", "one", "two_2376"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "ca.pem").write_text("")
+    environ["DOCKER_CERT_PATH"] = str(tmp_path)
+    urls = ["tcp://one:2376", "tcp://two:2376", "tcp://three:2376", "ssh://one"]
+    assert [candidate.tls for candidate in candidates(urls, environ)] == [
+        TlsFiles(ca=tmp_path / "one" / "ca.pem"),
+        TlsFiles(ca=tmp_path / "two_2376" / "ca.pem"),
+        TlsFiles(ca=tmp_path / "ca.pem", verify=False),
+        None,
+    ]
+
+
+def test_a_context_by_name(environ: dict[str, str], tmp_path: Path) -> None:
+    context(tmp_path, "far", "ssh://me@h", current=False)
+    (found,) = candidates(["context://far"], environ)
+    assert found == Candidate("docker context far", "ssh://me@h", None, explicit=True, named=True)
+    with pytest.raises(UsageError, match="context"):
+        select_engine(["context://gone"], environ)
+
+
 def test_no_engine_names_everything_tried(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     apt = tmp_path / "bin" / "apt-get"
@@ -121,12 +143,12 @@ def test_no_engine_names_everything_tried(environ: dict[str, str], tmp_path: Pat
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "root.sock"))
         server.listen()
-    environ["DOCKER_HOST"] = "ssh://me:secret@host"
+    environ["DOCKER_HOST"] = "tcp://me:secret@127.0.0.1:1"
     with pytest.raises(NoEngineError) as caught:
         select_engine(["auto"], environ)
     error = caught.value
     assert error.detail == (
-        "DOCKER_HOST (ssh://host): engines over ssh are not supported yet",
+        "DOCKER_HOST (tcp://127.0.0.1:1): connection refused: nothing listens there",
         f"docker socket (unix://{tmp_path}/docker.sock): no such socket",
         f"podman socket (unix://{tmp_path}/root.sock): connection refused: nothing listens there",
         "podman system service: podman is not installed",
@@ -150,8 +172,8 @@ def test_permission_denied_is_told_with_the_command(
 
 
 def test_an_explicit_engine_that_is_wrong(environ: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(NotYetError):
-        select_engine(["ssh://h"], environ)
+    with pytest.raises(UsageError, match="a password"):
+        select_engine(["ssh://me:secret@h"], environ)
     with pytest.raises(UsageError, match="not an engine"):
         select_engine(["dokcer"], environ)
     with pytest.raises(NoEngineError, match="no such socket") as caught:

@@ -25,7 +25,6 @@ from pytest_envpar.errors import (
     ConnectionLostError,
     EngineError,
     NotFoundError,
-    NotYetError,
     UsageError,
 )
 
@@ -408,7 +407,9 @@ def test_engine_urls(url: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("url", "kind"),
     [
-        ("ssh://me:secret@host", NotYetError),
+        ("ssh://me:secret@host", UsageError),
+        ("ssh://-oProxyCommand=x", UsageError),
+        ("ssh://", UsageError),
         ("foo", UsageError),
         ("ftp://me:secret@host", UsageError),
         ("tcp://", UsageError),
