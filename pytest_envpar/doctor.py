@@ -47,16 +47,17 @@ class Check:
     fix: str | None = None
 
 
-def run_checks(environ: Mapping[str, str]) -> list[Check]:
+def run_checks(environ: Mapping[str, str], pool: Sequence[str] = ()) -> list[Check]:
     """Look at everything that a run needs.
 
     Args:
         environ: The user's environment; it decides which engines are candidates.
+        pool: The engines of a pool, where the configuration names several; each of them has to answer.
 
     Returns:
         The checks, in the order in which they are to be shown. The first is about engines as a whole.
     """
-    checks, infos = _engines(environ)
+    checks, infos = _engines(environ, pool)
     return [*checks, _overlay(infos), _podman(environ), _disk(infos), _python(), _pytest()]
 
 
@@ -86,13 +87,13 @@ def as_json(checks: Sequence[Check]) -> dict[str, Any]:
     }
 
 
-def _engines(environ: Mapping[str, str]) -> tuple[list[Check], list[EngineInfo]]:
-    """Every candidate of ``engine = "auto"``, and one line that says which one a run would take."""
+def _engines(environ: Mapping[str, str], pool: Sequence[str]) -> tuple[list[Check], list[EngineInfo]]:
+    """Every candidate of ``engine = "auto"`` or of the pool, and one line that says which one a run would take."""
     checks: list[Check] = []
     infos: list[EngineInfo] = []
     denied = False
-    for candidate in select.candidates(("auto",), environ):
-        name = f"engine: {candidate.name}"
+    for candidate in select.candidates(pool or ("auto",), environ):
+        name = f"engine: {redacted(candidate.name)}"
         try:
             engine = select.connect(candidate, environ)
         except (EngineError, UsageError) as error:
@@ -104,7 +105,10 @@ def _engines(environ: Mapping[str, str]) -> tuple[list[Check], list[EngineInfo]]
         infos.append(engine.info)
         engine.close()
         checks.append(Check(name, "ok", _described(engine.info)))
-    if infos:
+    if pool and infos:
+        what = f"a pool of {len(pool)} engines, of which {len(infos)} answer"
+        first = Check("engine", "ok" if len(infos) == len(pool) else "warn", what)
+    elif infos:
         first = Check("engine", "ok", f"a run uses {infos[0].kind} {infos[0].version} at {infos[0].url}")
     else:
         first = Check(

@@ -54,7 +54,10 @@ SHORT = Option(
 ALL = "all"
 """Instead of a stage's name: every stage that is configured."""
 ENGINE = Option(
-    "--env-engine", "value", "URL", "Use the container engine at URL instead of the configured one."
+    "--env-engine",
+    "value",
+    "URL",
+    "Use the container engine at URL instead of the configured one; given several times, a pool of engines.",
 )
 FROZEN = Option(
     "--env-frozen", "flag", None, "Refuse a stage that is not in the lock file as it is configured."
@@ -122,6 +125,7 @@ class Request:
         update: Rewrite the stage's entry in the lock file.
         keep: When containers are kept, see :func:`keep_when`.
         fresh: How often a new container is used.
+        engines: The engines' URLs, if several were given: a pool.
     """
 
     stages: tuple[str, ...]
@@ -133,6 +137,7 @@ class Request:
     update: bool = False
     keep: str = "never"
     fresh: Scope = "session"
+    engines: tuple[str, ...] = ()
 
     @property
     def lock(self) -> Literal["frozen", "update"] | None:
@@ -256,23 +261,15 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
     if ALL in stages:
         stages = (ALL,)
     engines = tuple(getattr(option, ENGINE.dest, None) or ())
-    if len(engines) > 1:
-        raise NotYetError(
-            f"{ENGINE.name}: a pool of engines is not yet part of this version", hint="give one engine"
-        )
     refuse_not_yet(option)
     _refuse_foreign(option)
-    if distributes(option) and (len(stages) > 1 or ALL in stages):
-        raise NotYetError(
-            f"{name}={asked}: several stages with -n are not yet part of this version",
-            hint="run the stages one after the other, or without -n",
-        )
     frozen, update = (bool(getattr(option, each.dest, False)) for each in (FROZEN, UPDATE))
     if frozen and update:
         raise UsageError(
             f"{FROZEN.name} and {UPDATE.name} contradict each other", hint="one leaves the lock file as it is"
         )
-    engine = engines[0] if engines else None
+    engine = engines[0] if len(engines) == 1 else None
+    pool = engines if len(engines) > 1 else ()
     return Request(
         stages,
         f"{name}={asked}",
@@ -283,6 +280,7 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
         update,
         keep_when(option),
         _fresh_scope(option),
+        pool,
     )
 
 
@@ -336,6 +334,13 @@ def is_crew(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> bo
     # Not the variable alone: processes that a worker's tests start inherit it.
     source = os.environ if environ is None else environ
     return list(argv[:1]) == ["-c"] and "PYTEST_XDIST_WORKER" in source
+
+
+def crew_number(environ: Mapping[str, str] | None = None) -> int:
+    """The number of a worker of pytest-xdist: 3 for ``gw3``."""
+    source = os.environ if environ is None else environ
+    digits = source.get("PYTEST_XDIST_WORKER", "").lstrip("abcdefghijklmnopqrstuvwxyz")
+    return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
 def conftest_declares_env(folders: Sequence[Path]) -> Path | None:

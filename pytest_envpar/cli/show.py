@@ -14,9 +14,10 @@ from pytest_envpar.cli import FAILED, FINE
 from pytest_envpar.config import find_config, load_settings
 from pytest_envpar.containers import sweep
 from pytest_envpar.engine.select import select_engine
+from pytest_envpar.errors import ConfigError, NoEngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_envpar.containers.sweep import OurObject
     from pytest_envpar.engine.api import Engine
@@ -27,18 +28,28 @@ _COLUMNS = ("TYPE", "NAME", "KIND", "STATE", "STAGE", "PROJECT")
 
 def doctor(form: str) -> int:
     """Show what works on this machine; returns the exit code."""
-    found = checks.run_checks(os.environ)
+    file = find_config(Path.cwd())
+    try:
+        engines = load_settings(file).engines if file is not None else ("auto",)
+    except ConfigError:
+        engines = ("auto",)  # a broken configuration is told by whoever needs it
+    found = checks.run_checks(os.environ, engines if len(engines) > 1 else ())
     _write(form, checks.as_json(found), checks.render_table(found))
     return FAILED if checks.worst(found) == "missing" else FINE
 
 
 def ps(form: str, *, cache: bool, engine: str | None) -> int:
     """List what is ours on the engine; returns the exit code."""
-    with contextlib.closing(_engine(engine)) as connected:
-        found = [ours for ours in sweep.list_ours(connected) if cache or ours.state != "cache"]
-        nothing = f"nothing of pytest-envpar is on {connected.info.kind} at {connected.info.url}"
-    answer = {"version": JSON_VERSION, "objects": [_plain(ours) for ours in found]}
-    _write(form, answer, _table(found) if found else [nothing])
+    found: list[tuple[OurObject, str]] = []
+    nothing: list[str] = []
+    with _engines(engine) as connected:
+        for each in connected:
+            listed = [ours for ours in sweep.list_ours(each) if cache or ours.state != "cache"]
+            found += [(ours, each.info.url) for ours in listed]
+            nothing.append(f"nothing of pytest-envpar is on {each.info.kind} at {each.info.url}")
+        several = len(connected) > 1
+    answer = {"version": JSON_VERSION, "objects": [_plain(*each) for each in found]}
+    _write(form, answer, _table(found, several=several) if found else nothing)
     return FINE
 
 
@@ -47,29 +58,46 @@ def prune(form: str, *, cache: bool, engine: str | None) -> int:
 
     A cache that a live container uses stays and is told; a leftover that cannot be removed is a failure.
     """
-    with contextlib.closing(_engine(engine)) as connected:
-        swept = sweep.prune(connected, cache=cache)
-    lines = [f"removed {ours.type} {ours.name or ours.id}" for ours in swept.removed]
-    lines += [f"could not remove {ours.type} {ours.name or ours.id}: {why}" for ours, why in swept.failed]
+    with _engines(engine) as connected:
+        swept = [(each.info.url, sweep.prune(each, cache=cache)) for each in connected]
+    removed = [(ours, url) for url, each in swept for ours in each.removed]
+    failed = [(ours, url, why) for url, each in swept for ours, why in each.failed]
+    place = {url: f" on {url}" if len(swept) > 1 else "" for url, _ in swept}
+    lines = [f"removed {ours.type} {ours.name or ours.id}{place[url]}" for ours, url in removed]
+    lines += [
+        f"could not remove {ours.type} {ours.name or ours.id}{place[url]}: {why}" for ours, url, why in failed
+    ]
     answer = {
         "version": JSON_VERSION,
-        "removed": [_plain(ours) for ours in swept.removed],
-        "failed": [{**_plain(ours), "reason": why} for ours, why in swept.failed],
+        "removed": [_plain(*each) for each in removed],
+        "failed": [{**_plain(ours, url), "reason": why} for ours, url, why in failed],
     }
     _write(form, answer, lines or ["nothing to remove"])
-    return FAILED if any(ours.state != "cache" for ours, _ in swept.failed) else FINE
+    return FAILED if any(ours.state != "cache" for ours, _, _ in failed) else FINE
 
 
-def _engine(url: str | None) -> Engine:
-    """The engine a run in this folder would use."""
-    if url is not None:
-        return select_engine((url,), os.environ)
-    file = find_config(Path.cwd())
-    return select_engine(load_settings(file).engines if file is not None else ("auto",), os.environ)
+@contextlib.contextmanager
+def _engines(url: str | None) -> Iterator[list[Engine]]:
+    """The engine a run in this folder would use; of a pool all that answer, with a line for each that does not."""
+    file = find_config(Path.cwd()) if url is None else None
+    names = (url,) if url is not None else load_settings(file).engines if file is not None else ("auto",)
+    with contextlib.ExitStack() as stack:
+        connected: list[Engine] = []
+        for name in names:
+            try:
+                connected.append(stack.enter_context(contextlib.closing(select_engine((name,), os.environ))))
+            except NoEngineError as error:
+                if len(names) == 1:
+                    raise
+                sys.stderr.write(f"envpar: {'; '.join(error.detail) or error.message}\n")
+        if not connected:
+            raise NoEngineError(f"no engine of the pool answers; tried {len(names)}")
+        yield connected
 
 
-def _plain(ours: OurObject) -> dict[str, Any]:
+def _plain(ours: OurObject, engine: str) -> dict[str, Any]:
     return {
+        "engine": engine,
         "type": ours.type,
         "id": ours.id,
         "name": ours.name,
@@ -82,13 +110,19 @@ def _plain(ours: OurObject) -> dict[str, Any]:
     }
 
 
-def _table(found: Sequence[OurObject]) -> list[str]:
-    rows = [_COLUMNS]
-    rows += [
-        (each.type, each.name or each.id[:19], each.kind, each.state, each.stage or "-", each.project or "-")
-        for each in found
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+def _table(found: Sequence[tuple[OurObject, str]], *, several: bool) -> list[str]:
+    rows = [(*_COLUMNS, *(("ENGINE",) if several else ()))]
+    for each, url in found:
+        row = (
+            each.type,
+            each.name or each.id[:19],
+            each.kind,
+            each.state,
+            each.stage or "-",
+            each.project or "-",
+        )
+        rows.append((*row, url) if several else row)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]

@@ -140,13 +140,6 @@ def not_yet(settings: Settings, stage: Stage) -> tuple[str, ...]:
         stage: The stage about to be run.
     """
     lines = [f"{key.name}: {key.later}" for key in _later(schema.ROOT, settings)]
-    if len(settings.engines) > 1:
-        lines.append("engine: a pool of several engines; name one")
-    lines += [
-        "engine: ssh:// URLs; name the engine by unix:// or tcp://"
-        for engine in settings.engines
-        if engine.startswith("ssh://")
-    ]
     lines += [f"stages.{stage.name}.{key.name}: {key.later}" for key in _later(schema.STAGE, stage)]
     return tuple(lines)
 

@@ -52,7 +52,7 @@ memory  = "128m"
   round. Every stage ends up with exactly one of `image` and `build`, its own or an inherited one.
 - Relative paths are relative to the configuration file.
 - Keys marked *later* are validated, and a run that would need them is refused with a `not-yet` error; they
-  are never ignored. The same holds for an array of several engines and for `ssh://` engines.
+  are never ignored. An array of several engines is a [pool](pool.md).
   `[tool.envpar.drift]` is for `--env-drift`; `ignore`, `allow` and `no-presets` also for `envpar diff`. See
   [Drift](drift.md).
 """

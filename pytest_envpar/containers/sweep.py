@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, RUN, STAGE, Owner, is_dead
 from pytest_envpar.containers.lifecycle import KEPT, run_name
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
+from pytest_envpar.images.tags import COPIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ def list_ours(engine: Engine) -> tuple[OurObject, ...]:
         ("container", engine.list_containers({KIND: ""})),
         ("network", _networks(engine)),
         ("volume", engine.list_volumes({KIND: ""})),
-        ("image", engine.list_images({KIND: ""})),
+        ("image", (*engine.list_images({KIND: ""}), *_copies(engine))),
     )
     dead: dict[Owner, bool] = {}
     ours: list[OurObject] = []
@@ -90,6 +91,12 @@ def _networks(engine: Engine) -> tuple[Listed, ...]:
     except EngineError:
         # Podman cannot list networks where no network plugin is installed; it cannot have made one either.
         return ()
+
+
+def _copies(engine: Engine) -> tuple[Listed, ...]:
+    """Images from other engines of a pool, with the labels that they cannot have."""
+    found = engine.list_tagged(COPIES)
+    return tuple(dataclasses.replace(each, labels={KIND: CACHE}) for each in found)
 
 
 def _removal_order(listed: Listed) -> tuple[bool, str]:

@@ -16,6 +16,10 @@ SERVICE = LABEL_PREFIX + "service"
 CACHE = "cache"
 """The kind of objects that outlive their run on purpose and are removed by ``envpar prune --cache`` only."""
 
+COPIES = "pytest-envpar/copy"
+"""The repository of images that came from another engine of a pool. An image cannot be labelled afterwards, so this
+tag is what makes it a cache."""
+
 
 def slug(text: str, *, fallback: str = "project", limit: int = 40) -> str:
     """``text`` as a part of an image or container name: lower-case letters, digits and single dashes."""

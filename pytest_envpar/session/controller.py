@@ -1,6 +1,6 @@
 """A stage run that pytest-xdist spreads over processes, as its controller sees it.
 
-Each worker process of pytest-xdist is a stage run of its own, with a container of its own (see
+Each worker process of pytest-xdist is a stage run of its own, with a container of its own for each stage (see
 :class:`~pytest_envpar.session.stage_run.StageRun`). The controller has none: it prepares what they all need, so that
 an image is pulled and a lock file written once, tells what they have found, and looks after what is left of dead ones.
 """
@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_envpar.errors import EnvparError
-from pytest_envpar.session import crash
+from pytest_envpar.session import crash, crew, ends, newer_ids, pool, suffix
 from pytest_envpar.session.environment import Environment
+from pytest_envpar.session.launch import end_all
 from pytest_envpar.session.memory import Memory
 from pytest_envpar.session.one_stage import STATUS
+from pytest_envpar.session.parity import Parity
 from pytest_envpar.session.signals import exit_status
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from pytest_envpar.session.launch import Launch
+    from pytest_envpar.worker.start import Ground
 
 OUTPUT = "envpar"
-"""Key of a worker's output, for what it has to tell: ``lines`` and ``status``."""
+"""Key of a worker's output, for what it has to tell: ``lines``, ``status`` and ``lost`` (engines of a pool)."""
 
 
 class Controller:
@@ -34,27 +37,48 @@ class Controller:
 
     Args:
         config: pytest's configuration.
-        launched: The stage, which is being prepared.
+        launched: The stages, which are being prepared.
+        names: All stages that were asked for, also those of which the command line names no test.
+        narrowed: Not every stage is to run all of the same tests.
         quiet: No header was asked for.
     """
 
-    def __init__(self, config: pytest.Config, launched: Launch, *, quiet: bool) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        launched: Sequence[Launch],
+        names: Sequence[str],
+        *,
+        narrowed: bool,
+        quiet: bool,
+    ) -> None:
         self._config = config
-        self._launch = launched
+        self._launched = list(launched)
+        self._names = list(names)
+        self._narrowed = narrowed
         self._quiet = quiet
-        self._memory = Memory(launched.settings)
+        self._memory = Memory(launched[0].settings)
         self._told: dict[str, list[str]] = {}
         self._final: int | None = None
-        config.add_cleanup(launched.close)
+        self._missing: dict[str, EnvparError] = {}
+        self._lost: dict[str, str] = {}
+        self._nodes: dict[tuple[Any, str], crew.StageNode] = {}
+        self._parity = Parity(config, [each.stage.name for each in launched]) if len(launched) > 1 else None
+        for each in launched:
+            config.add_cleanup(each.close)
+
+    @property
+    def _alone(self) -> bool:
+        return len(self._names) == 1
 
     @property
     def root(self) -> Path:
         """The project's folder (host)."""
-        return self._launch.settings.root
+        return self._launched[0].settings.root
 
     def environments(self) -> list[Environment]:
-        """What the run's reports say of its stage."""
-        return [Environment(self._launch.stage.name, self._launch.places.ground)]
+        """What the run's reports say of its stages."""
+        return [Environment(each.stage.name, each.places.ground) for each in self._launched]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self) -> int | None:
@@ -62,15 +86,19 @@ class Controller:
         from pytest_envpar.session.host_side import explain
 
         try:
-            self._launch.ahead.result()
-        except EnvparError as error:
-            self._launch.end()
-            return explain(error)
+            for each in self._launched:
+                try:
+                    each.ahead.result()
+                except EnvparError as error:
+                    self._missing[each.stage.name] = error
         except BaseException:
-            self._launch.end()
+            self._end()
             raise
+        if len(self._missing) == len(self._launched):
+            self._end()
+            return max(map(explain, self._missing.values()))
         # From here on pytest-xdist waits for its workers, and pytest's own way with Ctrl-C is the right one.
-        self._launch.signals.restore()
+        self._launched[0].signals.restore()
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) == signal.SIG_DFL:
                 signal.signal(number, self._end_by_signal)
@@ -86,8 +114,38 @@ class Controller:
         if reporter is not None:
             reporter.stats.pop("warnings", None)
             if reporter.verbosity >= 0 and not self._quiet:
-                for line in self._launch.places.header():
+                for line in (line for each in self._launched for line in self._header(each)):
                     reporter.write_line(crash.escaped(line))
+        if self._parity is not None:
+            session.config.pluginmanager.register(self._parity, "envpar-parity")
+
+    def _header(self, launched: Launch) -> list[str]:
+        error = self._missing.get(launched.stage.name)
+        if error is not None:
+            return [f"envpar: stage {launched.stage.name} could not be started: {error.lines()[0]}"]
+        return launched.places.header()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """What a mode keeps together it keeps together for each stage by itself."""
+        return crew.scheduler(config, log, self._names)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Have each report told with its stage and the Python of that stage."""
+        if self._alone:
+            return
+        stage = str(dict(report.user_properties).get("stage"))
+        if self._config.getoption("dist") == "loadgroup":
+            report.nodeid = suffix.without_group(report.nodeid, stage)
+        ground = next((each.places.ground for each in self._launched if each.stage.name == stage), None)
+        node = getattr(report, "node", None)
+        if ground is not None and node is not None:
+            known = self._nodes.get((node, stage))
+            if known is None:
+                known = self._nodes[node, stage] = crew.StageNode(node, _python(ground))
+            report.node = known
+        newer_ids.mend(self._config, report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
@@ -97,10 +155,9 @@ class Controller:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: Any) -> None:
         """Failures are told with the Python they happened in, which is that of the inside."""
-        ground = self._launch.places.ground
-        if ground is not None:
-            node.workerinfo["executable"] = str(ground.probe.python)
-            node.workerinfo["version_info"] = (*ground.probe.version, "final", 0)
+        ground = self._launched[0].places.ground
+        if ground is not None and self._alone:
+            node.workerinfo.update(_python(ground))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -108,6 +165,7 @@ class Controller:
         told = (getattr(node, "workeroutput", None) or {}).get(OUTPUT)
         if isinstance(told, dict):
             self._told[str(node.gateway.id)] = [str(line) for line in told.get("lines", ())]
+            self._lost |= {str(name): str(why) for name, why in dict(told.get("lost") or {}).items()}
             status = told.get("status")
             if isinstance(status, int):
                 self._final = status
@@ -120,18 +178,29 @@ class Controller:
         finally:
             if self._final is not None:
                 session.exitstatus = self._final
+            if self._parity is not None:
+                self._parity.whole = not self._narrowed and int(session.exitstatus) in ends.OVER
             reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-            ground = self._launch.places.ground
-            self._launch.places.sweep()
-            if ground is not None and reporter is not None:
-                self._launch.places.parting = self._memory.see
-                self._memory.keep(ground, int(session.exitstatus), reporter.stats)
-            self._launch.end()
+            for each in self._launched:
+                ground = each.places.ground
+                each.places.sweep()
+                if ground is not None and reporter is not None:
+                    each.places.parting = self._memory.see
+                    ending = "" if self._alone else f"@{each.stage.name}"
+                    self._memory.keep(ground, int(session.exitstatus), reporter.stats, ending)
+            self._end()
             self._memory.tell()
+
+    def _end(self) -> None:
+        """Remove everything, of all stages at once."""
+        end_all(self._launched)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """What the workers have to say, once where all of them say the same."""
+        lost = {name: why for each in self._launched for name, why in each.places.lost.items()}
+        for line in pool.lines(self._lost | lost):
+            terminalreporter.write_line(f"envpar: {crash.escaped(line)}")
         by_line: dict[str, list[str]] = {}
         for worker, lines in sorted(self._told.items()):
             for line in lines:
@@ -139,3 +208,7 @@ class Controller:
         for line, workers in by_line.items():
             who = "" if len(workers) == len(self._told) > 1 else f"{', '.join(workers)}: "
             terminalreporter.write_line(crash.escaped(f"envpar: {who}{line}"))
+
+
+def _python(ground: Ground) -> dict[str, Any]:
+    return {"executable": str(ground.probe.python), "version_info": (*ground.probe.version, "final", 0)}

@@ -27,12 +27,14 @@ class Death:
         tail: The last output of the worker and its container.
         container_gone: Whether the next worker needs a new container.
         limits: Limits of the container that were reached since the worker began, or are at its end.
+        engine_gone: Whether the engine is lost, and another one of the pool goes on. No test is to blame for that.
     """
 
     cause: str
     tail: str
     container_gone: bool
     limits: tuple[str, ...] = ()
+    engine_gone: bool = False
 
 
 def from_facts(facts: Mapping[str, Any]) -> Death:

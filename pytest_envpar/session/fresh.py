@@ -92,11 +92,15 @@ class Fresh:
         if self._last is not None:
             self._last.result()
 
-    def close(self) -> None:
-        """Remove what was not taken, and wait for all of it."""
+    def drop(self) -> None:
+        """Remove what was not taken."""
         future, self._next = self._next, None
         if future is not None and not future.cancel():
             with contextlib.suppress(EnvparError):
                 future.result().close()
+
+    def close(self) -> None:
+        """Remove what was not taken, and wait for all of it."""
+        self.drop()
         self._starting.shutdown()
         self._removing.shutdown()

@@ -51,6 +51,8 @@ class Hearing:
         self.again = False
         """Whether other containers have been heard before: what they said of the whole run is said again."""
         self._properties: set[tuple[str, str]] = set()
+        self.late: Callable[[wire.Report], object] | None = None
+        """Takes what is reported of a test after it has ended."""
         self._config = config
         self._link = link
         self._signals = signals
@@ -162,5 +164,8 @@ class Hearing:
                 return False
             self.unseen.add(message.index)
             return True
+        if isinstance(message, wire.Report) and self.late is not None:
+            self.late(message)
+            return False
         self.aside(message)
         return False

@@ -114,7 +114,11 @@ def _enter(
             each.close()
         launched = None
     if launched is None:
-        launched = launch.begin(settings, stages, request.engine, request.lock, only_prepare=spread)
+        # Workers of pytest-xdist take the engines of a pool in turn. What the controller prepares on the first one
+        # it prepares on all of them.
+        number = options.crew_number() if crew else 0
+        turn = {"only_prepare": True} if spread else {"first": number}
+        launched = launch.begin(settings, stages, request.engine, request.lock, **turn)
 
     # Only now: the engine is busy with the container, and this takes time, too.
     try:
@@ -126,8 +130,15 @@ def _enter(
     run: Controller | StageRun
     if spread:
         from pytest_envpar.session.controller import Controller
+        from pytest_envpar.session.parity import narrowed
 
-        run = Controller(config, launched[0], quiet=bool(getattr(known, "no_header", False)))
+        run = Controller(
+            config,
+            launched,
+            names,
+            narrowed=narrowed(known, names),
+            quiet=bool(getattr(known, "no_header", False)),
+        )
     else:
         from pytest_envpar.session.stage_run import StageRun
 

@@ -91,15 +91,17 @@ class Launch:
         signals: Signals | None = None,
         *,
         only_prepare: bool = False,
+        turn: int = 0,
     ) -> Launch:
         """Start the first container of ``stage``; returns at once.
 
         Args:
+            turn: Which engine of a pool it is the turn of.
             only_prepare: Start none, but have everything ready for the containers of other processes.
             signals: The handlers of the run, if it has begun with another stage.
         """
         signals = signals or Signals(f"stage {stage.name}")
-        places = StagePlaces(settings, stage, engine, options.cache_dir(), dict(os.environ), lock)
+        places = StagePlaces(settings, stage, engine, options.cache_dir(), dict(os.environ), lock, turn)
         signals.take()
         return cls(
             settings,
@@ -138,13 +140,30 @@ def begin(
     lock: Mode | None = None,
     *,
     only_prepare: bool = False,
+    first: int = 0,
 ) -> tuple[Launch, ...]:
-    """Start the first containers of all ``stages`` at once, or only prepare that; returns at once, too."""
+    """Start the first containers of all ``stages`` at once, or only prepare that; returns at once, too.
+
+    Args:
+        first: Which engine of a pool it is the turn of.
+    """
     launched: list[Launch] = []
-    for stage in stages:
+    for turn, stage in enumerate(stages, first):
         signals = launched[0].signals if launched else None
-        launched.append(Launch.begin(settings, stage, engine, lock, signals, only_prepare=only_prepare))
+        made = Launch.begin(settings, stage, engine, lock, signals, only_prepare=only_prepare, turn=turn)
+        launched.append(made)
     return tuple(launched)
+
+
+def end_all(launched: Sequence[Launch]) -> None:
+    """Remove everything, of all stages at once."""
+    threads = [
+        threading.Thread(target=each.end, name=f"envpar-removal-{each.stage.name}") for each in launched
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def asked(stages: tuple[Stage, ...], words: Sequence[str]) -> tuple[Stage, ...]:
@@ -177,6 +196,8 @@ def configured(root: Path, here: Path, request: options.Request) -> tuple[Settin
             "see `envpar init`",
         )
     settings = load_settings(file)
+    if request.engines:
+        settings = dataclasses.replace(settings, engines=request.engines)
     names = tuple(settings.stages) if request.stages == (options.ALL,) else request.stages
     if not names:
         raise ConfigError(

@@ -49,6 +49,10 @@ class Launch(Protocol):
         """Remove what the tests of a dead worker were given."""
         ...
 
+    def engine_gone(self) -> bool:
+        """Whether the engine is lost, and another one can take over."""
+        ...
+
     def another(self) -> Place:
         """A fresh container instead of the last one, which is removed. Raises EnvparError."""
         ...
@@ -130,10 +134,21 @@ class Link:
             if isinstance(message, crash.Death):
                 if self.finished is not None:
                     return Ended(self.finished.status)
+                if message.engine_gone:
+                    self.reboot()
+                    continue
                 raise WorkerDiedError(
                     f"the worker of stage {self.stage!r} died before it had a session: {message.cause}",
                     detail=tuple(message.tail.strip().splitlines()[-20:]),
                 )
+
+    def reboot(self) -> None:
+        """Begin once more, elsewhere: the engine was lost before there was anything to go on with."""
+        self._launch.worker_gone()
+        self._place = self._launch.another()
+        self.exited = False
+        self.collecting = None
+        self.boot()
 
     def receive(self, timeout_s: float | None = None) -> wire.Message | crash.Death | None:
         """The next message that matters to the caller; output is passed on or held on the way.
@@ -185,7 +200,7 @@ class Link:
             if index not in self._back:
                 return False
             index = self._back[index]
-            following = None if following is None else self._back.get(following)
+            following = self._back.get(following) if following not in (None, wire.UNKNOWN) else following
         self.place.client.send(wire.Run(index, following))
         return True
 
@@ -203,7 +218,7 @@ class Link:
     def _gone(self, gone: Gone) -> crash.Death:
         self.exited = True
         why = self.place.autopsy() or gone.reason or "the container is gone"
-        return crash.Death(why, gone.tail, container_gone=True)
+        return crash.Death(why, gone.tail, container_gone=True, engine_gone=self._launch.engine_gone())
 
     # --- output --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_envpar.session import crash, decode, ends, newer_ids
+from pytest_envpar.session import crash, crew, decode, ends, newer_ids
 from pytest_envpar.session.boot import Boot
 from pytest_envpar.session.breaking_off import INTERRUPT_S, break_off
 from pytest_envpar.session.hearing import EXIT_S, Hearing
@@ -112,7 +112,10 @@ class OneStage:
         """Of the sessions in former containers."""
         self._at_end: crash.Death | None = None
         self._planned = False
+        self._fresh = request.fresh
         self._failures = 0
+        if self.boot.crew and not self.alone:
+            self.hearing.late = self._late
 
     def _measured(self, message: wire.Coverage) -> None:
         measured = self._config.pluginmanager.get_plugin("envpar-coverage")
@@ -196,6 +199,10 @@ class OneStage:
             elif isinstance(message, wire.Collected):
                 break
             elif isinstance(message, crash.Death):
+                if message.engine_gone and link.finished is None:
+                    self.errors = 0
+                    link.reboot()
+                    continue
                 self._died_while_collecting(message)
                 return None
             elif message is not None:
@@ -248,6 +255,8 @@ class OneStage:
 
     def run_nothing(self) -> None:
         """Of a worker of pytest-xdist that has collected nothing: hear out why."""
+        if self.lost is not None:
+            return
         self.link.place.client.send(wire.Run(None, None))
         self.end_without_tests()
 
@@ -268,11 +277,12 @@ class OneStage:
             item: The test.
             following: What comes next, where that is decided on the way: in a worker of pytest-xdist.
         """
-        if self.boot.crew and not self._ask(item, following):
-            self._not_run(item, f"a fresh worker of stage {self.name} did not collect this test again")
-            return
         if self.lost is None:
             try:
+                if self.boot.crew and not self._ask(item, following):
+                    again = f"a fresh worker of stage {self.name} did not collect this test again"
+                    self._not_run(item, again)
+                    return
                 self._show(item)
             except ENDS as error:
                 self._lose(error)
@@ -284,7 +294,10 @@ class OneStage:
     def _ask(self, item: VirtualItem, following: pytest.Item | None) -> bool:
         self._go_on(item)
         then = following.index if isinstance(following, VirtualItem) else None
-        if then is not None and self._succession.is_over(then, self._nodeids):
+        if isinstance(following, VirtualItem) and following.stage != item.stage:
+            # In a container of its own a test leaves nothing to another one.
+            then = wire.UNKNOWN if self._fresh == "session" else None
+        elif then is not None and self._succession.is_over(then, self._nodeids):
             self._succession.look_ahead()
             then = None
         return self.link.run(item.index, then)
@@ -304,7 +317,8 @@ class OneStage:
             self._keeping.blame(f"{report.nodeid} failed")
         if not self.alone:
             report.user_properties = [*report.user_properties, ("stage", self.name)]
-            newer_ids.mend(self._config, report)
+            if not self.boot.crew:  # else the controller does it, which shows the report
+                newer_ids.mend(self._config, report)
         return report
 
     def _lose(self, error: BaseException) -> None:
@@ -330,11 +344,11 @@ class OneStage:
         self._go_on(item)
         hook = self._config.hook
         index = item.index
-        started = over = False
+        started = told = over = False
         while True:
             message = self.hearing.receive()
             if isinstance(message, wire.Passed) and message.index == index:
-                over = message.when == "teardown"
+                told, over = told or message.when == "call", message.when == "teardown"
                 report = decode.passed_report(
                     item.nodeid,
                     item.location,
@@ -348,21 +362,32 @@ class OneStage:
                 hook.pytest_runtest_logreport(report=self._marked(report))
             elif isinstance(message, wire.Start) and message.index == index:
                 started = True
-                self.hearing.shown.add(index)
-                hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+                if index not in self.hearing.shown:  # else it has been begun on an engine that was lost
+                    self.hearing.shown.add(index)
+                    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
             elif isinstance(message, wire.Finish) and message.index == index:
                 hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
                 self._done.add(index)
                 return
             elif isinstance(message, wire.Report):
-                over = message.report.get("when") == "teardown"
-                self._report(item, message)
+                if message.index == index:
+                    over = message.report.get("when") == "teardown"
+                    told = (
+                        told
+                        or message.report.get("when") == "call"
+                        or message.report.get("outcome") != "passed"
+                    )
+                    self._report(item, message)
+                else:
+                    self._late(message)
             elif isinstance(message, (wire.Start, wire.Passed, wire.Finish)):
                 raise pytest.UsageError(
                     f"the worker of stage {self.name} ran test {message.index} when {index} was due"
                 )
             elif isinstance(message, crash.Death):
-                self._crashed(item, message, started, over)
+                if message.engine_gone and not over and not told:
+                    started = False  # no fault of the test: it runs once more, elsewhere
+                self._crashed(item, message, started, over or (told and message.engine_gone))
                 return
             elif isinstance(message, wire.Stop):
                 ends.raise_for_stop(message, self.name)
@@ -377,13 +402,20 @@ class OneStage:
             category, letter, word = message.status
             status = (category, letter, (word[0], word[1]) if isinstance(word, list) else word)
             report.__dict__[STATUS] = status  # reports take extra attributes
-        if self.boot.crew:
-            report.nodeid = item.nodeid  # pytest-xdist appends groups
         self._services.add(report)
         if not self.alone:
             report.nodeid += self.suffix
             report.location = (*report.location[:2], report.location[2] + self.suffix)
+        if self.boot.crew:
+            report.nodeid = item.nodeid  # pytest-xdist appends groups
         self._config.hook.pytest_runtest_logreport(report=self._marked(report))
+
+    def _late(self, message: wire.Report) -> None:
+        """What a test had left to others of its file has failed to end, after tests of another stage."""
+        if self.collection is not None and message.index in self._done:
+            item = self.collection.items[message.index]
+            with crew.speaking_of(self._config, item):
+                self._report(item, message)
 
     def _crashed(self, item: VirtualItem, death: crash.Death, started: bool, over: bool) -> None:
         """The worker died: the test that was running failed, and the cause is told."""
@@ -393,9 +425,10 @@ class OneStage:
             self._raise_for_end()
         if not started:
             # Between two tests: this one has not run; the next worker takes it.
-            self.failed = True
-            self._keeping.blame("its worker died between two tests")
-            self.summary.notes += crash.text("what came between two tests", self.name, death).splitlines()
+            if not death.engine_gone:
+                self.failed = True
+                self._keeping.blame("its worker died between two tests")
+                self.summary.notes += crash.text("what came between two tests", self.name, death).splitlines()
             self._go_on(item)
             if self.boot.crew:
                 self.link.run(item.index, None)
@@ -403,10 +436,11 @@ class OneStage:
             return
         if over:
             # All its phases have been told: whatever came next is to blame.
-            self.failed = True
-            self._keeping.blame(f"its worker died after {item.nodeid}")
-            text = crash.text(f"what came after {item.nodeid}", self.name, death)
-            self.summary.notes += text.splitlines()
+            if not death.engine_gone:
+                self.failed = True
+                self._keeping.blame(f"its worker died after {item.nodeid}")
+                text = crash.text(f"what came after {item.nodeid}", self.name, death)
+                self.summary.notes += text.splitlines()
         else:
             text = crash.text(item.nodeid, self.name, death)
             report = crash.report(item.nodeid, item.location, item.keywords_seen, text)
@@ -524,6 +558,8 @@ class OneStage:
             elif death.cause.startswith("killed"):
                 self.summary.notes.append(f"the worker died after its session: {death.cause}")
                 self.failed = True
+        elif at_end is not None and link.finished is None and at_end.engine_gone:
+            self.summary.notes.append(f"the engine was lost at the end of the session ({at_end.cause})")
         elif at_end is not None and link.finished is None:
             self.summary.notes += crash.text("the end of the session", self.name, at_end).splitlines()
             self.failed = True

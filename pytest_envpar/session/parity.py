@@ -35,15 +35,8 @@ class Parity:
         self._config = config
         self._stages = tuple(stages)
         self._outcomes: dict[str, dict[str, str]] = {}
-        self._marked: set[str] = set()
         self.whole = True
         """Whether every stage was to run, and has run, all of the same tests."""
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note which tests say themselves where they belong."""
-        for item in session.items:
-            if "env_only" in item.keywords or "env_skip" in item.keywords:
-                self._marked.add(item.nodeid)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that cannot be imported in a stage is a row of its own."""
@@ -56,7 +49,7 @@ class Parity:
         category = status[0] if status else report.outcome
         if getattr(report, NOT_RUN, False):
             category = MISSING
-        elif category == "skipped" and report.nodeid in self._marked and _by_mark(report):
+        elif category == "skipped" and _by_mark(report):
             category = ELSEWHERE
         if category:
             self._note(report.nodeid, category)
@@ -80,6 +73,18 @@ class Parity:
             terminalreporter.section("parity")
             for line in lines(self._outcomes, self._stages, rows, whole=self.whole):
                 terminalreporter.write_line(line)
+
+
+def narrowed(known: Any, stages: Sequence[str]) -> bool:
+    """Whether a command line keeps some stages from running all of the same tests.
+
+    Args:
+        known: pytest's namespace with all that the host knows of the command line.
+        stages: The names of all stages of the run.
+    """
+    return bool(getattr(known, "lf", False)) or any(
+        suffix.split(str(word), stages)[1] for word in known.file_or_dir
+    )
 
 
 def differing(
@@ -170,6 +175,9 @@ def _rank(category: str) -> int:
 
 
 def _by_mark(report: pytest.TestReport) -> bool:
+    """Whether the test says itself that it belongs elsewhere."""
+    if "env_only" not in report.keywords and "env_skip" not in report.keywords:
+        return False
     longrepr = report.longrepr
     reason = str(longrepr[2]) if isinstance(longrepr, tuple) and len(longrepr) == 3 else ""
     return reason.startswith(("Skipped: runs only in stage ", "Skipped: not in stage "))

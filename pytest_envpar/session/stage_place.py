@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.containers.sweep import sweep
 from pytest_envpar.engine.bars import Teller
-from pytest_envpar.engine.select import select_engine
-from pytest_envpar.errors import EnvparError, escaped
+from pytest_envpar.errors import ConnectionLostError, EnvparError, ImageError, escaped
 from pytest_envpar.images import locking
 from pytest_envpar.session.fresh import Fresh
 from pytest_envpar.session.keeping import StageKeeping
+from pytest_envpar.session.pool import Pool
 from pytest_envpar.worker import start
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class StagePlaces:
         cache_dir: Our cache folder (host).
         environ: The host's environment.
         mode: How strictly the lock file binds; ``None`` lets the environment decide.
+        turn: Which engine of a pool it is the turn of; see :class:`~pytest_envpar.session.pool.Pool`.
     """
 
     scratch = start.SCRATCH + "/cache"
@@ -57,10 +58,12 @@ class StagePlaces:
         cache_dir: Path,
         environ: Mapping[str, str],
         mode: locking.Mode | None = None,
+        turn: int = 0,
     ) -> None:
         self._settings = settings
         self._stage = stage
-        self._configured = (engine,) if engine else settings.engines
+        self._turn = turn
+        self._pool = Pool((engine,) if engine else settings.engines, environ, _tell, turn)
         self._cache_dir = cache_dir
         self._environ = environ
         self._mode = mode or locking.mode_of(environ)
@@ -93,34 +96,96 @@ class StagePlaces:
         Raises:
             EnvparError: It cannot be had; nothing is left behind.
         """
-        owner = Owner.current(self._settings.root)
-        self._engine = engine = select_engine(self._configured, self._environ, _tell)
-        try:
-            if self._cancelled:
-                engine.cancel()
-            self._ground = start.prepare(
-                engine,
-                self._settings,
-                self._stage,
-                owner,
-                self._cache_dir,
-                progress=self._tell,
-                mode=self._mode,
-                environ=self._environ,
-            )
-            if then_start:
-                self._services = start.start_services(self._ground)
-                self._site = start.start(self._ground, self._environ, services=self._services)
-                if self._services is not None:
-                    self._services.wait_ready(self._site.vantage())
-            else:
-                self._settle(self._ground)
-        except BaseException:
-            self.close()
-            raise
+        self._owner = Owner.current(self._settings.root)
+        self._acquire(then_start=then_start)
+        if not then_start and self._pool.several:
+            self._prepare_others()
+        engine = self._engine
+        assert engine is not None
         # Leftovers of dead runs go while this run works; nobody waits for it.
-        self._sweeper = threading.Thread(target=self._sweep, args=(engine,), name="envpar-sweep", daemon=True)
+        self._sweeper = threading.Thread(
+            target=self._sweep_all, args=(engine,), name="envpar-sweep", daemon=True
+        )
         self._sweeper.start()
+
+    def _acquire(self, *, then_start: bool) -> None:
+        """Prepare, and start, on the engine whose turn it is; on another one if that goes away meanwhile."""
+        while True:
+            self._engine = engine = self._pool.take()
+            try:
+                if self._cancelled:
+                    engine.cancel()
+                self._ground = ground = self._prepared(engine)
+                if then_start:
+                    self._services = start.start_services(ground)
+                    self._site = start.start(ground, self._environ, services=self._services)
+                    if self._services is not None:
+                        self._services.wait_ready(self._site.vantage())
+                else:
+                    self._settle(ground)
+            except ConnectionLostError as error:
+                if self._cancelled or not self._pool.lose(engine, error):
+                    self.close()
+                    raise
+                self._let_go()
+            except BaseException:
+                self.close()
+                raise
+            else:
+                return
+
+    def _prepared(self, engine: Engine) -> Ground:
+        """What the first engine of the pool that can says of the stage, made ready on ``engine``."""
+        refused: ImageError | None = None
+        with contextlib.closing(self._pool.homes(engine)) as homes:
+            for home in homes:
+                try:
+                    return self._prepared_by(home, engine)
+                except ImageError as error:
+                    refused = refused or error
+        assert refused is not None
+        raise refused
+
+    def _prepared_by(self, home: Engine, engine: Engine) -> Ground:
+        return start.prepare(
+            engine,
+            self._settings,
+            self._stage,
+            self._owner,
+            self._cache_dir,
+            progress=self._tell,
+            mode=self._mode,
+            environ=self._environ,
+            home=home,
+        )
+
+    def _prepare_others(self) -> None:
+        """Have images and pytest on the whole pool, for the workers of other processes. Who fails tells it later."""
+        import concurrent.futures
+
+        others = self._pool.others()
+        try:
+            with concurrent.futures.ThreadPoolExecutor(max(1, len(others)), "envpar-pool") as threads:
+                for engine in others:
+                    threads.submit(self._prepare_other, engine)
+        finally:
+            for engine in others:
+                engine.close()
+
+    def _prepare_other(self, engine: Engine) -> None:
+        home = self._engine
+        assert home is not None
+        with contextlib.suppress(EnvparError):
+            self._prepared_by(home, engine)
+
+    def _sweep_all(self, engine: Engine) -> None:
+        """Of the engines of a pool each stage and worker sweeps its own; the first of them the others, too."""
+        self._sweep(engine)
+        if self._turn == 0:
+            with contextlib.suppress(EnvparError):
+                for other in self._pool.others():
+                    self._sweep(other)
+                    other.close()
 
     def _sweep(self, engine: Engine) -> None:
         try:
@@ -157,7 +222,7 @@ class StagePlaces:
         """Remove what processes of this run that died have left."""
         engine = self._engine
         if engine is not None:
-            self._sweep(engine)
+            self._sweep_all(engine)
 
     def serve(self, call: wire.Call, client: Client) -> None:
         """Answer a test inside that asks for a container, in a thread."""
@@ -184,13 +249,17 @@ class StagePlaces:
 
     def another(self) -> Site:
         """A fresh container instead of the last one, which is gone or of no use any more."""
-        assert self._ground is not None
-        self.keeping.blame("it ended while the suite ran")
-        if self._site is not None:
-            if not self.keeping.take(self._site):
-                self._site.close()
-            self._site = None
-        self._site = self._start()
+        engine = self._engine
+        assert engine is not None
+        try:
+            if self._site is not None:
+                self.keeping.blame("it ended while the suite ran")
+                if not self.keeping.take(self._site):
+                    self._site.close()
+                self._site = None
+            self._site = self._start()
+        except ConnectionLostError as error:
+            return self._elsewhere(engine, error)
         return self._site
 
     def _start(self) -> Site:
@@ -207,8 +276,15 @@ class StagePlaces:
         Raises:
             EnvparError: It could not be started; the current one stays the current one.
         """
+        engine = self._engine
+        assert engine is not None
         self.worker_gone()
-        site = self._fresh.take(greet)
+        try:
+            site = self._fresh.take(greet)
+        except ConnectionLostError as error:
+            site = self._elsewhere(engine, error)
+            greet(site)
+            return site
         with self._lock:
             last, self._site = self._site, site
         if last is not None:
@@ -223,6 +299,36 @@ class StagePlaces:
     def settle(self) -> None:
         """Wait until former containers are gone."""
         self._fresh.settle()
+
+    def _elsewhere(self, engine: Engine, error: ConnectionLostError) -> Site:
+        """A container on another engine of the pool, as this one is lost."""
+        if self._cancelled or not self._pool.lose(engine, error):
+            raise error
+        self._fresh.drop()
+        self._let_go()
+        self._acquire(then_start=True)
+        assert self._site is not None
+        return self._site
+
+    def engine_gone(self) -> bool:
+        """Whether the engine is lost, and another one of the pool can take over."""
+        return self._engine is not None and self._pool.gone(self._engine)
+
+    @property
+    def lost(self) -> Mapping[str, str]:
+        """Engines of a pool that this stage had to do without, and why."""
+        return self._pool.lost
+
+    def _let_go(self) -> None:
+        """Forget what was on an engine that is gone. Its own next run removes what is left there."""
+        with self._lock:
+            site, self._site = self._site, None
+            services, self._services = self._services, None
+            engine, self._engine = self._engine, None
+        for each in (site, services, engine):
+            if each is not None:
+                with contextlib.suppress(EnvparError):
+                    each.close()
 
     @property
     def stage_names(self) -> list[str]:

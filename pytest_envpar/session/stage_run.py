@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from pytest_envpar.errors import EnvparError
-from pytest_envpar.session import crash, ends, suffix
+from pytest_envpar.session import crash, ends, pool, suffix
 from pytest_envpar.session.breaking_off import INTERRUPT_S
 from pytest_envpar.session.controller import OUTPUT
 from pytest_envpar.session.environment import Environment
 from pytest_envpar.session.items import VirtualItem
+from pytest_envpar.session.launch import end_all
 from pytest_envpar.session.link import Ended
 from pytest_envpar.session.memory import Memory
 from pytest_envpar.session.one_stage import STATUS, OneStage
-from pytest_envpar.session.parity import Parity
+from pytest_envpar.session.parity import Parity, narrowed
 from pytest_envpar.session.signals import exit_status
 
 if TYPE_CHECKING:
@@ -58,15 +59,15 @@ class StageRun:
         self._stages = [OneStage(config, request, each, known, names, self._interrupt) for each in launched]
         self._by_name = {stage.name: stage for stage in self._stages}
         self._alone = len(names) == 1
-        self._waves = _waves(self._stages, max(2, os.cpu_count() or 1))
+        # A worker of pytest-xdist runs one test at a time, so that no stage has to wait for others.
+        at_once = len(self._stages) if self._crew else max(2, os.cpu_count() or 1)
+        self._waves = _waves(self._stages, at_once)
         for wave in self._waves[1:]:
             for stage in wave:
                 stage.boot.waits = True
         self._final: int | None = None
         self._parity = Parity(config, list(self._by_name)) if len(launched) > 1 else None
-        self._narrowed = bool(getattr(known, "lf", False)) or any(
-            suffix.split(str(word), names)[1] for word in known.file_or_dir
-        )
+        self._narrowed = narrowed(known, names)
         self._given_up: str | None = None
         self._memory = Memory(launched[0].settings)
         # Also where pytest gives up before it has configured itself.
@@ -83,20 +84,20 @@ class StageRun:
         try:
             errors = [error for error in map(self._boot, self._stages) if error is not None]
             answers = [(stage, self._begin(stage, errors)) for stage in self._stages]
-            if self._crew and (errors or isinstance(answers[0][1], Ended)):
-                stage = self._stages[0]
-                lines = [*(errors[0].lines() if errors else [stage.told()]), *stage.summary.kept]
-                status = status_of(errors[0]) if errors else int(pytest.ExitCode.USAGE_ERROR)
-                self._give_up(lines, status)
+            ended = [stage for stage, answer in answers if isinstance(answer, Ended)]
+            heard = [stage for stage in self._stages if stage.lost is None]
+            if self._crew and len(ended) == len(heard):
+                lines = [line for error in errors for line in error.lines()]
+                lines += [stage.told() for stage in ended]
+                lines += [line for stage in self._stages for line in stage.summary.kept]
+                self._give_up(lines, max(map(status_of, errors), default=int(pytest.ExitCode.USAGE_ERROR)))
                 return None
-            if all(stage.lost is not None for stage in self._stages):
+            if not heard:
                 self._end()
                 status = max(map(explain, errors))
                 for line in (line for stage in self._stages for line in stage.summary.kept):
                     sys.stderr.write(f"{'' if line.startswith(' ') else 'envpar: '}{crash.escaped(line)}\n")
                 return status
-            ended = [stage for stage, answer in answers if isinstance(answer, Ended)]
-            heard = [stage for stage in self._stages if stage.lost is None]
             if self._stages[0].boot.relays or len(ended) == len(heard):
                 return max(self._relay(stage) for stage in heard)
             for stage in ended:
@@ -140,14 +141,7 @@ class StageRun:
 
     def _end(self) -> None:
         """Remove everything, of all stages at once."""
-        threads = [
-            threading.Thread(target=stage.launch.end, name=f"envpar-removal-{stage.name}")
-            for stage in self._stages
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        end_all([stage.launch for stage in self._stages])
 
     @property
     def root(self) -> Path:
@@ -174,7 +168,7 @@ class StageRun:
     def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, Any, None]:
         """Write the header: which stage, which exact image, and what the inside says of itself."""
         manager = session.config.pluginmanager
-        if self._parity is not None:
+        if self._parity is not None and not self._crew:
             manager.register(self._parity, "envpar-parity")
         for stage in self._stages:
             manager.register(stage.summary, f"envpar-summary-{stage.name}")
@@ -215,7 +209,8 @@ class StageRun:
                 raise pytest.UsageError(self._given_up)
             self._collect(session)
             if self._crew and not session.items:
-                self._stages[0].run_nothing()
+                for stage in self._stages:
+                    stage.run_nothing()
         except pytest.UsageError as error:
             if not self._crew:
                 raise
@@ -275,7 +270,8 @@ class StageRun:
                 for stage in wave
                 if stage.collection is not None and (stage.lost is None or stage.lost.shown)
             }
-            if self._config.option.collectonly or self._alone:
+            # A worker of pytest-xdist goes from stage to stage as seldom as it can.
+            if self._config.option.collectonly or self._alone or self._crew:
                 items += [item for group in shown.values() for item in group]
             else:
                 order = suffix.interleaved({name: self._by_name[name].nodeids for name in shown})
@@ -374,8 +370,12 @@ class StageRun:
             ran = []  # the controller remembers the run as a whole
             output: dict[str, Any] = getattr(self._config, "workeroutput", {})
             verbosity = int(getattr(self._config.option, "verbose", 0))
-            lines = [] if self._given_up is not None else self._stages[0].summary.lines(verbosity)
-            output[OUTPUT] = {"lines": lines, "status": self._final or self._stages[0].final}
+            lines = [
+                f"{'' if self._alone else f'{stage.name}: '}{line}"
+                for stage in ([] if self._given_up is not None else self._stages)
+                for line in stage.summary.lines(verbosity)
+            ]
+            output[OUTPUT] = {"lines": lines, "status": self._final or self._insisted(), "lost": self._lost()}
         removal = threading.Thread(target=self._end, name="envpar-removal")
         removal.start()
         try:
@@ -391,6 +391,17 @@ class StageRun:
                 self._remember(stage, int(session.exitstatus))
             removal.join()
             self._memory.tell()
+
+    def _insisted(self) -> int | None:
+        """In a worker of pytest-xdist: the exit status that the whole run has to end with."""
+        finals = [stage.final for stage in self._stages if stage.final is not None]
+        if not self._alone:
+            finals += [
+                stage.verdict
+                for stage in self._stages
+                if stage.verdict is not None and stage.verdict not in ends.OVER
+            ]
+        return finals[0] if finals else None
 
     def _remember(self, stage: OneStage, status: int) -> None:
         ground = stage.places.ground
@@ -417,6 +428,12 @@ class StageRun:
         """Sections of plugins inside, at the place in the order of plugins that conftests have in a local run."""
         for stage in self._stages:
             stage.summary.write_inside(terminalreporter)
+        for line in pool.lines(self._lost()):
+            terminalreporter.write_line(f"envpar: {crash.escaped(line)}")
+
+    def _lost(self) -> dict[str, str]:
+        """Engines of a pool that went away, and why."""
+        return {name: why for stage in self._stages for name, why in stage.places.lost.items()}
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self, config: pytest.Config) -> None:

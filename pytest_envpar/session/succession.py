@@ -88,7 +88,7 @@ class Succession:
         """
         death, self.death = self.death, None
         link, interrupted = self._link, pytest.Session.Interrupted
-        if death is not None and link.restarts >= self._max_restarts():
+        if death is not None and link.restarts >= self._max_restarts() and not death.engine_gone:
             raise interrupted(
                 f"{link.restarts + 1} workers of stage {link.stage} died; {len(remaining)} tests were not run"
             )

@@ -18,6 +18,12 @@ def split(nodeid: str, stages: Collection[str]) -> tuple[str, str | None]:
     return (bare, stage) if bare and stage in stages else (nodeid, None)
 
 
+def without_group(nodeid: str, stage: str) -> str:
+    """A node id without the group that pytest-xdist, with ``--dist=loadgroup``, appends behind the stage."""
+    bare, mark, _ = nodeid.rpartition(f"@{stage}@")
+    return f"{bare}@{stage}" if mark and not nodeid.endswith(f"@{stage}") else nodeid
+
+
 def arguments(args: Sequence[str], stage: str, stages: Collection[str]) -> list[str]:
     """A command line as one stage gets it: its own node ids without the suffix, those of other stages not at all.
 

@@ -164,6 +164,7 @@ def prepare(
     progress: Progress | None = None,
     mode: Mode = "local",
     environ: Mapping[str, str] = MappingProxyType({}),
+    home: Engine | None = None,
 ) -> Ground:
     """Resolve everything that a container of ``stage`` needs; nothing is started yet.
 
@@ -172,19 +173,21 @@ def prepare(
         progress: Told lines of pulls, builds and first-time work.
         mode: How strictly the lock file binds. It is not written to: see ``Ground.locked``.
         environ: The host's environment, from which ``setup`` steps are given what ``pass-env`` names.
+        home: In a pool of engines the one that says what the stage is, and has its images.
 
     Raises:
         UsageError: The image, its Python or the source cannot be had, or the lock file refuses the stage.
         EngineError: The engine failed.
     """
+    decides = engine if home is None else home
     setup = None
     if stage.setup:
         # What only some stages need is imported for them alone: the container waits for it.
         from pytest_envpar.worker.setup import Setup
 
-        setup = Setup(engine, settings, owner, cache_dir, environ, progress)
+        setup = Setup(decides, settings, owner, cache_dir, environ, progress)
     locked = resolve_stage(
-        engine,
+        decides,
         stage,
         settings,
         mode,
@@ -192,6 +195,10 @@ def prepare(
         owner_labels=owner.labels("cache", stage.name),
         setup=setup,
     )
+    if decides is not engine:
+        from pytest_envpar.images.spread import bring_all
+
+        locked = bring_all(locked, decides, engine, progress)
     image = locked.image
     found = probe(engine, image.info, stage, settings.root, cache_dir, owner=owner)
     payload = ensure(engine, image.info, found, settings.agent, cache_dir, progress, stage=stage, owner=owner)

@@ -165,7 +165,7 @@ def test_doctor(
     state: Any, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checks = [Check("engine", "ok", "fine"), Check("disk", state, "little", "free some")]
-    monkeypatch.setattr(doctor, "run_checks", lambda _: checks)
+    monkeypatch.setattr(doctor, "run_checks", lambda *_: checks)
     assert main(["doctor"]) == code
     assert "fix: free some" in capsys.readouterr().out
     assert main(["doctor", "--format=json"]) == code
@@ -217,6 +217,32 @@ def test_prune_says_what_it_removed(
 def test_prune_that_cannot_remove_a_leftover_fails(engine: _Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "prune", lambda *_, **__: Swept((), ((_object("run-1"), "busy"),)))
     assert main(["prune"]) == 1
+
+
+def test_all_engines_of_a_pool(
+    folder: Path, engine: _Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "envpar.toml").write_text('engine = ["tcp://a:1", "tcp://b:1", "tcp://c:1"]\n')
+
+    def select(names: tuple[str, ...], *_: object) -> _Engine:
+        if names == ("tcp://b:1",):
+            raise NoEngineError("no engine", detail=("tcp://b:1: refused",))
+        return engine
+
+    monkeypatch.setattr(show, "select_engine", select)
+    monkeypatch.setattr(sweep, "list_ours", lambda _: (_object("run-1"),))
+    assert main(["ps"]) == 0
+    told = capsys.readouterr()
+    header, *rows = told.out.splitlines()
+    assert header.split()[-1] == "ENGINE"
+    assert len(rows) == 2
+    assert "tcp://b:1: refused" in told.err
+    monkeypatch.setattr(sweep, "prune", lambda *_, **__: Swept((_object("run-1"),)))
+    assert main(["prune"]) == 0
+    assert capsys.readouterr().out.count("removed container run-1") == 2
+    monkeypatch.setattr(show, "select_engine", lambda *_: select(("tcp://b:1",)))
+    assert main(["ps"]) == 2
+    assert "no engine of the pool answers" in capsys.readouterr().err
 
 
 def test_the_engine_is_the_configured_one(

@@ -28,7 +28,7 @@ from pytest_envpar.config import (
     refuse_not_yet,
     schema,
 )
-from pytest_envpar.errors import ConfigError, NotYetError, UsageError
+from pytest_envpar.errors import ConfigError, UsageError
 
 EVERYTHING = """
 [tool.envpar]
@@ -510,36 +510,16 @@ class TestCheckStage:
 
 
 class TestNotYet:
-    def refused(self, folder: Path, text: str, stage: str = "qa") -> str:
-        settings = load(folder, text)
-        with pytest.raises(NotYetError) as caught:
-            refuse_not_yet(settings, settings.stages[stage])
-        return str(caught.value)
-
-    @pytest.mark.parametrize(
-        ("top", "inside", "name"),
-        [
-            ("engine = ['docker', 'podman']", "", "engine: a pool"),
-            ("engine = 'ssh://me@build'", "", "engine: ssh://"),
-        ],
-    )
-    def test_refused_by_name(self, tmp_path: Path, top: str, inside: str, name: str) -> None:
-        assert name in self.refused(tmp_path, f"{top}\n[stages.qa]\nimage = 'x'\n{inside}\n")
-
-    def test_several_at_once(self, tmp_path: Path) -> None:
-        text = self.refused(tmp_path, "engine = ['docker', 'ssh://b']\n[stages.qa]\nimage = 'x'\n")
-        assert "ssh://" in text
-        assert "a pool" in text
+    def test_a_pool_is_taken(self, tmp_path: Path) -> None:
+        text = "engine = ['docker', 'ssh://b', 'context://c']\n[stages.qa]\nimage = 'x'\n"
+        settings = load(tmp_path, text)
+        refuse_not_yet(settings, settings.stages["qa"])
+        assert settings.engines == ("docker", "ssh://b", "context://c")
 
     def test_everything_else_is_not(self, tmp_path: Path) -> None:
         settings = load_settings(write(tmp_path, EVERYTHING))
         refuse_not_yet(settings, settings.stages["qa"])
         assert not_yet(settings, settings.stages["integration"]) == ()
-
-    def test_the_command_line_may_replace_a_refused_engine(self, tmp_path: Path) -> None:
-        settings = load(tmp_path, "engine = 'ssh://build'\n[stages.qa]\nimage = 'x'\n")
-        replaced = dataclasses.replace(settings, engines=(parse_engine("docker"),))
-        assert not_yet(replaced, settings.stages["qa"]) == ()
 
 
 def test_an_engine_from_the_command_line_is_checked_alike() -> None:

@@ -15,6 +15,7 @@ from .describe import Describer
 from .limits import Limits
 from .quiet import QuietReporter, TextSink
 from .serialize import Serializer
+from .told import Told
 from .xmlattr import install as install_xml_attributes
 
 _UNLIMITED = 1 << 62
@@ -206,7 +207,7 @@ class Inside:
         if self._crew is not None:
             # As with pytest-xdist: what could be collected is run.
             session.testsfailed += self._options.get("failed_before", 0)
-            return self._run_as_told(session)
+            return Told(self._channel, self._allow, self._reporting).run(session)
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             return None
         plan: Optional[wire.Plan] = None
@@ -228,22 +229,13 @@ class Inside:
                 raise session.Interrupted(session.shouldstop)
         return True
 
-    def _run_as_told(self, session: Any) -> bool:
-        items = session.items
-        while True:
-            message = self._channel.receive()
-            if isinstance(message, wire.Credit):
-                self._credit = message.total
-            elif isinstance(message, wire.Run):
-                if message.index is None:
-                    return True
-                item = items[message.index]
-                following = None if message.following is None else items[message.following]
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-                if session.shouldfail:
-                    raise session.Failed(session.shouldfail)
-                if session.shouldstop:
-                    raise session.Interrupted(session.shouldstop)
+    def _allow(self, total: int) -> None:
+        self._credit = total
+
+    def _reporting(self, item: Any) -> None:
+        self._current = self._index.get(item, -1)
+        if self._serializer is not None:
+            self._serializer.item = item
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: Any) -> Generator[None, Any, None]:

@@ -32,6 +32,9 @@ HEADER = struct.Struct(">BI")
 Json = Any
 _LARGE = 1 << 1000
 
+UNKNOWN = -1
+"""Instead of an index: which test of this worker comes next is not known yet."""
+
 
 class WireError(Exception):
     """The other side sent something that is not of this protocol."""
@@ -81,8 +84,8 @@ class Plan(_Message):
 class Run(_Message):
     """Run one item, by index, where the order is made up on the way (pytest-xdist).
 
-    ``following`` is what will be run next, which fixtures need to know; None if this was the last. An ``index`` of None
-    says that there is nothing (more) to run.
+    ``following`` is what will be run next, which fixtures need to know; None if this was the last, UNKNOWN if tests of
+    other stages come first. An ``index`` of None says that there is nothing (more) to run.
     """
 
     index: Optional[int]

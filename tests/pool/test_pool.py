@@ -1,0 +1,164 @@
+"""A pool of engines: one over ssh, one over TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_envpar.images.tags import COPIES
+
+pytest.importorskip("xdist")
+
+if TYPE_CHECKING:
+    from conftest import Project
+
+pytestmark = pytest.mark.engine
+
+SUITE = """
+    import pytest
+    @pytest.mark.parametrize("n", range(6))
+    def test_n(n): assert open(__file__)
+"""
+
+
+def copies(project: Project) -> list[str]:
+    with contextlib.closing(project.second.connect()) as far:
+        return [each.id for each in far.list_tagged(COPIES)]
+
+
+def test_workers_are_spread_over_engines(project: Project) -> None:
+    project.write("test_it.py", SUITE)
+    result = project.run("--env=qa", "-n2", "-v").ended(0, "6 passed")
+    image = project.near.inspect_image("envpar-base:py3.11")
+    assert image is not None
+    assert copies(project) == [image.id]
+    # No registry has it: it went from one daemon to the other, once.
+    assert result.err.count("envpar: copied envpar-base:py3.11") == 1
+    assert "lost" not in result.out
+    assert "source copy" in result.out
+    for worker in ("gw0", "gw1"):
+        assert f"[{worker}]" in result.out
+    listed = project.run("ps", "--cache", "--format=json", module="pytest_envpar").ended(0)
+    objects = json.loads(listed.out)["objects"]
+    assert {each["engine"].partition(":")[0] for each in objects} == {"ssh", "tcp"}
+    assert [each["id"] for each in objects if each["name"].startswith(COPIES)] == [image.id]
+    doctor = project.run("doctor", module="pytest_envpar").ended(0).out
+    assert "a pool of 2 engines, of which 2 answer" in doctor
+
+
+def test_stages_are_spread_over_engines(project: Project) -> None:
+    project.configure(stages=("dev", "qa"))
+    project.write("test_it.py", SUITE)
+    result = project.run("--env=dev,qa", *(f"--env-engine={url}" for url in project.urls)).ended(
+        0, "12 passed"
+    )
+    assert "no test of 6 ends differently" in result.out
+    # The second stage has the second engine, and only its image is needed there.
+    image = project.near.inspect_image("envpar-base:py3.11")
+    assert image is not None
+    assert copies(project) == [image.id]
+
+
+def test_an_engine_that_goes_away_loses_no_test(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        import os, pytest, time
+        @pytest.mark.parametrize("n", range(8))
+        def test_n(n):
+            # Where there is a second engine both have begun before one of them goes.
+            time.sleep(0.5 if n else 1)
+        """,
+    )
+    # Alone, so that the run has to go on with the other engine.
+    project.configure(*reversed(project.urls))
+    process = project.start("--env=qa", "-v")
+    seen = ""
+    assert process.stdout is not None
+    while "PASSED" not in seen:
+        line = process.stdout.readline()
+        assert line, seen + (process.stderr.read() if process.stderr else "")
+        seen += line
+    project.second.kill()
+    result = project.end(process, seen).ended(0, "8 passed")
+    assert result.out.count("was lost: its share ran elsewhere") == 1
+    assert f"envpar: engine {project.second.url} was lost" in result.out
+    # It is away from the start, and over several workers told once as well.
+    result = project.run("--env=qa", "-n2").ended(0, "8 passed")
+    assert result.out.count("was lost: its share ran elsewhere") == 1
+    # It comes back, and with it what the first run could not remove; the next one does.
+    project.second.start()
+    with contextlib.closing(project.second.connect()) as far:
+        assert project.left(far)
+    project.run("--env=qa", "--co", "-q").ended(0)
+
+
+@pytest.mark.slow
+def test_an_engine_goes_away_under_workers(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        import pytest, time
+        @pytest.fixture(scope="session")
+        def server(): return time.time()
+        @pytest.mark.parametrize("n", range(16))
+        def test_n(n, server): time.sleep(1)
+        """,
+    )
+    process = project.start("--env=qa", "-n3", "-v", "--max-worker-restart=0")
+    seen = ""
+    assert process.stdout is not None
+    while not all(f"[gw{number}]" in seen for number in range(3)) or "PASSED" not in seen:
+        line = process.stdout.readline()
+        assert line, seen
+        seen += line
+    project.second.kill()
+    result = project.end(process, seen).ended(0, "16 passed")
+    assert result.out.count("was lost: its share ran elsewhere") == 1
+
+
+@pytest.mark.slow
+def test_contexts_and_prune(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    import hashlib
+    import shutil
+
+    folder = tmp_path_factory.mktemp("docker")
+    key = hashlib.sha256(b"far").hexdigest()
+    meta = folder / "contexts" / "meta" / key
+    meta.mkdir(parents=True)
+    (meta / "meta.json").write_text(
+        json.dumps({"Name": "far", "Endpoints": {"docker": {"Host": project.second.url}}})
+    )
+    shutil.copytree(project.second.certs, folder / "contexts" / "tls" / key / "docker")
+    project.environ["DOCKER_CONFIG"] = str(folder)
+    del project.environ["DOCKER_CERT_PATH"]
+    project.configure("context://far", "context://nothing")
+    project.write("test_it.py", SUITE)
+    # The image came there by an earlier run, or does so from the machine's own daemon.
+    project.run(
+        "--env=qa", "--env-engine=unix:///var/run/docker.sock", "--env-engine=context://far", "-n2"
+    ).ended(0)
+    result = project.run("ps", "--cache", module="pytest_envpar").ended(0)
+    assert COPIES in result.out
+    assert "context://nothing" in result.err
+    result = project.run("prune", "--cache", module="pytest_envpar").ended(0)
+    assert f"removed image {COPIES}" in result.out
+    assert copies(project) == []
+    result = project.run("doctor", module="pytest_envpar")
+    assert "a pool of 2 engines, of which 1 answer" in result.out
+
+
+def test_ssh_says_what_is_wrong(project: Project) -> None:
+    project.write("test_it.py", SUITE)
+    url = project.urls[0]
+    nobody = url.replace("root@", "nobody@")
+    result = project.run("--env=qa", f"--env-engine={nobody}").ended(4)
+    assert "Permission denied" in result.err
+    other = project.run("--env=qa", f"--env-engine={url.replace('docker.sock', 'nothing.sock')}").ended(4)
+    assert "nothing.sock" in other.err
+    assert "a password in the URL" in project.run("--env=qa", "--env-engine=ssh://a:b@c").ended(4).err
+    both = (f"--env-engine={nobody}", "--env-engine=tcp://127.0.0.1:1")
+    assert "no engine of the pool answers; tried 2" in project.run("--env=qa", *both).ended(4).err
