@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.checkpoint import Checkpoint
     from pytest_envpar.containers.handle import Address, Container
     from pytest_envpar.containers.handle_process import Process
+    from pytest_envpar.drift.changes import Changes
+    from pytest_envpar.drift.manifest import Manifest
+    from pytest_envpar.drift.model import Comparison
     from pytest_envpar.engine.api import ExecResult, Stats
     from pytest_envpar.errors import (
         CommandError,
@@ -28,15 +31,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Address",
+    "Changes",
     "Checkpoint",
     "CommandError",
     "CommandTimeoutError",
+    "Comparison",
     "ConflictError",
     "Container",
     "ContainerFactory",
     "EngineError",
     "EnvparError",
     "ExecResult",
+    "Manifest",
     "NotFoundError",
     "Process",
     "Stats",
@@ -45,10 +51,13 @@ __all__ = [
 
 _HOMES = {
     "Address": "containers.handle",
+    "Changes": "drift.changes",
     "Checkpoint": "containers.checkpoint",
+    "Comparison": "drift.model",
     "Container": "containers.handle",
     "ContainerFactory": "session.shelf",
     "ExecResult": "engine.api",
+    "Manifest": "drift.manifest",
     "Process": "containers.handle_process",
     "Stats": "engine.api",
 }

@@ -151,7 +151,9 @@ def _picture(engine: Engine | None, ledger: Ledger, names: Sequence[str]) -> Pic
         reference = (stage.image or "") if stage is not None else name
         stages = (name,) if stage is not None else ()
         shown = reference if reference and reference != record.id else next(iter(record.names), record.id)
-        found.append(graph.Pictured(record, stages, (shown,), source))
+        found.append(graph.Pictured(record, stages, (shown,), source, _made_from(ledger, record)))
+    if settings is not None and not names:
+        found += _checkpoints(engine, ledger, settings)
     if not found or (names and missing):
         raise ImageError(
             "; ".join(f"{name}: {why}" for name, why in missing) or "there are no stages",
@@ -159,6 +161,19 @@ def _picture(engine: Engine | None, ledger: Ledger, names: Sequence[str]) -> Pic
         )
     told = None if engine is None else f"{engine.info.kind} {engine.info.version} at {engine.info.url}"
     return Picture(told, graph.merged(found), tuple(missing))
+
+
+def _checkpoints(engine: Engine | None, ledger: Ledger, settings: Settings) -> Iterator[graph.Pictured]:
+    """Those of the project; one that is gone and was never drawn is nothing to draw."""
+    for each in ledger.checkpoints.of_project(str(settings.root)):
+        image = _look(engine, ledger, (each.image_id,))
+        if image is not None:
+            yield graph.Pictured(image[0], (), (f"checkpoint {each.name}",), image[1], each.parent_id)
+
+
+def _made_from(ledger: Ledger, record: ImageRecord) -> str | None:
+    lineage = ledger.checkpoints.lineage(record.id)
+    return lineage[0].parent_id if lineage else None
 
 
 def _check(name: str) -> None:
@@ -235,6 +250,7 @@ def _plain(picture: Picture) -> dict[str, Any]:
                 "created": image.record.created,
                 "size_bytes": image.record.size_bytes,
                 "source": image.source,
+                "checkpoint_of": image.made_from,
                 "layers": [layer.diff_id for layer in image.record.layers],
             }
             for image in picture.images

@@ -82,6 +82,7 @@ def image_lines(image: Pictured) -> list[str]:
         human(record.size_bytes),
         f"{count} layer{'' if count == 1 else 's'}",
         "from the ledger" if image.source == "ledger" else "",
+        f"checkpoint of {short(image.made_from)}" if image.made_from else "",
     ]
     return [
         f"● {escaped(stages + ', '.join(image.references))}",

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar.errors import UsageError
 from pytest_envpar.images.pinned import pin
-from pytest_envpar.images.tags import INPUT, build_repository
+from pytest_envpar.images.tags import CACHE, INPUT, KIND, PARENT, PROJECT, STAGE, build_repository
 
 if TYPE_CHECKING:
     from pytest_envpar.containers.handle import Container
     from pytest_envpar.engine.api import Engine
     from pytest_envpar.images.pinned import PinnedImage
 
+_INPUT = "checkpoint:"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 
 
@@ -64,10 +65,19 @@ def take(container: Container, name: str) -> Checkpoint:
     engine, image = recipe.engine, container.image
     reference = reference_of(recipe.owner.project, name)
     before = engine.inspect_image(reference)
-    labels = {**recipe.owner.labels("cache", container.stage), INPUT: f"checkpoint:{name}"}
+    labels = {
+        **recipe.owner.labels("cache", container.stage),
+        INPUT: f"{_INPUT}{name}",
+        PARENT: image.image_id,
+    }
     # The container idles, or runs whatever it was started with; its image is to start what its own image starts.
     image_id = engine.commit(
-        container.id, reference, labels=labels, entrypoint=image.info.entrypoint, command=image.info.cmd
+        container.id,
+        reference,
+        labels=labels,
+        entrypoint=image.info.entrypoint,
+        command=image.info.cmd,
+        comment=f"checkpoint {name}",
     )
     if before is not None and before.id != image_id:
         _drop(engine, before.id)
@@ -77,33 +87,52 @@ def take(container: Container, name: str) -> Checkpoint:
     return made
 
 
-def find(engine: Engine, project: str, name: str) -> Checkpoint | None:
-    """The checkpoint of that name that the engine has, whichever run took it."""
-    from pytest_envpar.images.tags import STAGE
+def find(engine: Engine, project: str, name: str, image_id: str | None = None) -> Checkpoint | None:
+    """The checkpoint of that name that the engine has, whichever run took it.
 
+    Args:
+        image_id: That image, which was taken under the name, even if the name has been taken over since.
+
+    Raises:
+        UsageError: The name cannot be one.
+    """
     reference = reference_of(project, name)
-    info = engine.inspect_image(reference)
-    if info is None:
+    info = engine.inspect_image(image_id or reference)
+    if info is None and image_id is not None:
+        raise _gone(name)
+    labels = {} if info is None else info.labels
+    if info is None or (labels.get(PROJECT), labels.get(INPUT)) != (project, f"{_INPUT}{name}"):
         return None
-    return Checkpoint(name, reference, info.id, "", info.labels.get(STAGE))
+    return Checkpoint(name, reference, info.id, labels.get(PARENT, ""), labels.get(STAGE))
 
 
 def image_of(engine: Engine, checkpoint: Checkpoint) -> PinnedImage:
     """The checkpoint's image. Raises UsageError if the engine no longer has it."""
     info = engine.inspect_image(checkpoint.image_id)
     if info is None:
-        raise UsageError(
-            f"the checkpoint {checkpoint.name!r} is gone from the engine",
-            hint="take it again; `envpar prune --cache` removes checkpoints",
-        )
+        raise _gone(checkpoint.name)
     return pin(checkpoint.reference, info)
 
 
+def _gone(name: str) -> UsageError:
+    return UsageError(
+        f"the checkpoint {name!r} is gone from the engine",
+        hint="take it again; `envpar prune --cache` removes checkpoints",
+    )
+
+
+def drop_nameless(engine: Engine, project: str) -> None:
+    """Remove the checkpoints whose names were taken over while containers used them. Those still in use stay."""
+    for image in engine.list_images({KIND: CACHE, PROJECT: project, INPUT: ""}):
+        if not image.name and image.labels.get(INPUT, "").startswith(_INPUT):
+            _drop(engine, image.id)
+
+
 def _drop(engine: Engine, image_id: str) -> None:
-    """Remove the image that had the name before, unless a container still needs it."""
+    """Remove an image that has no name any more, unless a container still needs it."""
     from pytest_envpar.errors import EngineError
 
     try:
         engine.remove_image(image_id)
     except EngineError:
-        pass  # in use: it stays without a name, and goes with `envpar prune --cache`
+        pass  # in use: the end of this run, a later one, or `envpar prune --cache` removes it

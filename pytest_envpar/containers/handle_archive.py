@@ -103,11 +103,12 @@ def check_readable(source: Path) -> None:
         raise UsageError(f"copy_in: {source} does not exist or cannot be read")
 
 
-def extract(chunks: Iterable[bytes], path: PurePosixPath, target: Path) -> Path:
+def extract(chunks: Iterable[bytes], path: PurePosixPath, target: Path, *, name: str | None = None) -> Path:
     """Write an engine's archive of ``path`` to ``target`` (host): a file as that file, a folder as that folder.
 
     Args:
-        target: An existing folder takes the copy under its own name; anything else is the copy's name.
+        target: An existing folder takes the copy under ``name``; anything else is the copy's name.
+        name: That of ``path`` by default.
 
     Returns:
         The copy's path (host).
@@ -117,7 +118,8 @@ def extract(chunks: Iterable[bytes], path: PurePosixPath, target: Path) -> Path:
         UsageError: It cannot be written there.
         EngineError: The archive is not what was asked for.
     """
-    place = target / path.name if target.is_dir() and path.name else target
+    name = path.name if name is None else name
+    place = target / name if target.is_dir() and name else target
     seen: dict[tuple[str, ...], Path] = {}
     made: list[tuple[Path, int]] = []
     try:

@@ -22,6 +22,7 @@ _MOST_POLL_S = 0.1
 _MARK = "ENVPAR_COMMAND"
 _TAIL_LINES = 20
 _KILL_LIMIT_S = 30.0
+_KILL_AGAIN_S = 0.5
 
 # The API has no verb that ends an exec. Every process that the command has started has its variable, unless it went out
 # of its way to lose it; three rounds, because a process may start another one while the first are being found.
@@ -143,9 +144,26 @@ class Process:
         """Kill the command and everything that it has started; False if nothing in the image can do that."""
         if self._token is None:
             return False
+        deadline = time.monotonic() + _KILL_LIMIT_S
+        while self._kill(self._token):
+            # An engine answers before a command is there: what was started just now is not found yet.
+            if self._has_ended(_KILL_AGAIN_S) or time.monotonic() > deadline:
+                return True
+        return False
+
+    def _has_ended(self, timeout_s: float) -> bool:
+        try:
+            self._wait(time.monotonic() + timeout_s)
+        except TimeoutError:
+            return False
+        except EngineError:
+            pass  # the container is gone, and the command with it
+        return True
+
+    def _kill(self, token: str) -> bool:
         ways = (
-            ("sh", "-c", _BY_SHELL, "sh", self._token),
-            ("python3", "-c", _BY_PYTHON, self._token),
+            ("sh", "-c", _BY_SHELL, "sh", token),
+            ("python3", "-c", _BY_PYTHON, token),
         )
         for command in ways:
             try:

@@ -145,6 +145,10 @@ def _fill(engine: Engine, volume: str, content: bytes, image: str, labels: Mappi
     writable = Mount("volume", volume, FOLDER)
     helper = engine.create_container(ContainerSpec(image, ("idle",), labels, mounts=(writable,)))
     try:
+        # Filled by a process with another cache folder, whose containers run it: to be replaced under them it must not.
+        found = engine.stat_path(helper, FOLDER / _NAME)
+        if found is not None and found.size == len(content):
+            return
         entry = tarstream.bytes_file(_NAME, content, 0o755)
         engine.put_archive(helper, FOLDER, tarstream.tar([entry]))
     finally:

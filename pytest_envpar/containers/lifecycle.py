@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+import threading
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -58,6 +59,7 @@ class RunningContainer:
         self._stack = stack
         self.mounts = mounts
         self.tmpfs = tmpfs
+        self._removing = threading.RLock()
 
     @property
     def stream(self) -> Stream:
@@ -89,7 +91,8 @@ class RunningContainer:
 
     def remove(self) -> None:
         """Kill and remove the container and its volumes. Safe to repeat, and if it is already gone."""
-        self._stack.close()
+        with self._removing:  # whoever comes second waits until it is done
+            self._stack.close()
 
     def __enter__(self) -> RunningContainer:
         return self

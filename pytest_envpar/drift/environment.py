@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_envpar.drift.inside import facts
-from pytest_envpar.drift.produce import find_python
+from pytest_envpar.drift.scanners import find_python
 from pytest_envpar.errors import ConnectionLostError, EngineError
 
 if TYPE_CHECKING:

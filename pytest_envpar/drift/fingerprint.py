@@ -15,8 +15,9 @@ from pytest_envpar.drift.globs import any_of
 from pytest_envpar.drift.layers import Stack
 from pytest_envpar.drift.outside import Outside
 from pytest_envpar.drift.presets import PATHS
-from pytest_envpar.drift.produce import NoWayError, Producer, partial_view
+from pytest_envpar.drift.produce import PARTIAL, Producer, view
 from pytest_envpar.drift.records import MTIME, PATH
+from pytest_envpar.drift.scanners import NoWayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,7 +65,7 @@ def of_stack(stack: Stack, outside: Outside | None = None) -> str | None:
     skips = (outside or Outside()).skips
     noise = any_of(tuple(glob for preset in PATHS for glob in preset.paths))
     made = hashlib.sha256(_VERSION)
-    for record in Stack(stack.layers, partial_view).records():
+    for record in Stack(stack.layers, view(PARTIAL)).records():
         path = record[PATH]
         if not skips(path) and noise.fullmatch(path) is None:
             made.update("\0".join(record[:MTIME]).encode("utf-8", "surrogateescape") + b"\0\n")

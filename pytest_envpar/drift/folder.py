@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 from pytest_envpar.drift import manifest
-from pytest_envpar.drift.inside import scan
+from pytest_envpar.drift.inside import files, scan
 from pytest_envpar.drift.model import NotCompared
 from pytest_envpar.drift.records import HARDLINK, KIND, PATH
 from pytest_envpar.errors import EnvparError
@@ -128,7 +128,7 @@ class FolderLayer:
                 return True  # it would have to be read whole
             for made in layer.records():
                 try:
-                    status = scan.status(self._root, made[PATH])
+                    status = files.status(self._root, made[PATH])
                 except OSError as error:
                     raise UnreadableError(f"{self._root}: {error}") from error
                 if status is None:

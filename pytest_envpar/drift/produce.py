@@ -9,45 +9,37 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from pytest_envpar.drift import folder, manifest, remote
+from pytest_envpar.drift import folder, manifest, stat_tables
 from pytest_envpar.drift.folder import FolderLayer, UnreadableError
 from pytest_envpar.drift.layers import Stack
 from pytest_envpar.drift.manifest import Manifest, ManifestError
 from pytest_envpar.drift.records import KIND, XATTRS, Record
+from pytest_envpar.drift.remote import Scanner
+from pytest_envpar.drift.scanners import NoWayError, Scanners
+from pytest_envpar.drift.stat_tables import Recorder, Table, TableError
 from pytest_envpar.drift.tar_manifest import tar_manifest
-from pytest_envpar.engine.api import ContainerSpec
-from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from pytest_envpar.drift.layers import Layer
     from pytest_envpar.drift.outside import Outside
-    from pytest_envpar.drift.remote import Scanner
+    from pytest_envpar.drift.remote import Listing
     from pytest_envpar.drift.sides import Side
 
 Way = Literal["layers", "scan", "export", "archive"]
+Lack = Literal["sockets", "xattrs"]
+PARTIAL: frozenset[Lack] = frozenset(["sockets", "xattrs"])
 WAYS: tuple[Way, ...] = ("layers", "scan", "export", "archive")
 
 _KIND = "entries"
+_TABLE = "stat"
 _MAX_KEPT_BYTES = 1 << 28
 _CAPABILITY = b"security.capability".hex()
 _REMAPPED = re.compile(r"/\d+\.\d+/overlay2/")
-_FIND_PYTHON = (
-    'for p in "$@"; do shift; case $p in --) break;; esac; '
-    'if command -v "$p" >/dev/null 2>&1; then found=$p; while [ "$1" != -- ]; do shift; done; shift; '
-    'exec "$found" "$@"; fi; done; exit 127'
-)
-
-
-class NoWayError(EnvparError):
-    """This way is not open for this side; the message says why."""
-
-    code = "no-way"
 
 
 class Store(Protocol):
@@ -85,13 +77,14 @@ class Produced:
     Args:
         way: How it was had.
         why: A line for ``--explain``.
-        partial: Whether sockets and most extended attributes are missing from it, as from every tar of an engine.
+        lacks: What is missing from it and may be there. An engine's tar has no sockets, Docker's no extended attributes
+            but capabilities either.
     """
 
     stack: Stack
     way: Way
     why: str
-    partial: bool = False
+    lacks: frozenset[Lack] = frozenset()
 
 
 class Producer:
@@ -102,15 +95,20 @@ class Producer:
         outside: Paths that are no part of the comparison; told what is found mounted.
         labels: For containers that are made for a scan or an export.
         resources: Closed by whoever owns it when the comparison is done: removes those containers.
+        images: Images of the same engine in which there may be a Python, for a container that has none it may use.
     """
 
     def __init__(
-        self, store: Store, outside: Outside, labels: Mapping[str, str], resources: contextlib.ExitStack
+        self,
+        store: Store,
+        outside: Outside,
+        labels: Mapping[str, str],
+        resources: contextlib.ExitStack,
+        images: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._outside = outside
-        self._labels = labels
-        self._resources = resources
+        self._scanners = Scanners(labels, resources, images)
         self._layers: dict[str, Layer] = {}
 
     def kept(self, side: Side) -> Manifest | None:
@@ -137,62 +135,49 @@ class Producer:
             told["read from its own folder"] = 1
         why = ", ".join(f"{count} {how}" for how, count in told.items())
         way: Way = "archive" if side.archive is not None else "layers"
-        return Produced(Stack(made), way, f"{side.name}: layers: {why}", partial=side.archive is not None)
+        return Produced(Stack(made), way, f"{side.name}: layers: {why}")
 
-    def scanner(self, side: Side) -> Scanner:
-        """A scanner inside a container: the side itself, or one of its image that is made for it.
+    def listing(self, side: Side, *, fresh: bool = False) -> Listing:
+        """A listing of a side that an engine has: what an image looks like there may be known from before.
+
+        Args:
+            fresh: Whether what is known does not count.
 
         Raises:
-            NoWayError: None can run there.
+            NoWayError: No scanner can run there.
         """
-        engine, container = side.engine, side.container
-        if engine is None:
-            raise NoWayError(f"{side.name}: there is no engine that has it")
-        what = f"container {side.name}" if container is not None else f"image {side.name}"
-        line = find_python(remote.arguments())
-        try:
-            if container is not None:
-                if not container.running:
-                    raise NoWayError(f"{side.name}: it does not run, so that nothing can be started in it")
-                if container.cap_drop:
-                    raise NoWayError(
-                        f"{side.name}: its root has not all rights (cap-drop), and might not read all"
-                    )
-                stream = engine.exec_stream(container.id, line, user="0:0", workdir=PurePosixPath("/"))
-                self._resources.callback(stream.close)
-            else:
-                if side.config is not None and side.config.volumes:
-                    raise NoWayError(f"{side.name}: it declares volumes, which would hide what it has there")
-                made = self._create(side, line)
-                stream = engine.attach(made)
-                self._resources.callback(stream.close)
-                engine.start(made)
-        except (ConnectionLostError, NoWayError):
-            raise
-        except EngineError as error:
-            raise NoWayError(f"{side.name}: no Python could be started there ({error.message})") from error
-        return remote.Scanner(stream, what)
+        if side.container is not None:
+            return self._scanners.of(side)
+        data = None if fresh else self._store.get(_table_key(side), _TABLE, stat_tables.VERSION)
+        if data is not None:
+            with contextlib.suppress(TableError):
+                return Table(data, lambda: self._scanners.of(side))
+        return Recorder(self._scanners.of(side))
+
+    def learn(self, side: Side, listing: Listing) -> None:
+        """Keep what a listing of an image has said."""
+        if isinstance(listing, (Recorder, Table)) and listing.changed:
+            data = listing.table()
+            if data is not None and len(data) <= _MAX_KEPT_BYTES:
+                self._store.put(_table_key(side), _TABLE, stat_tables.VERSION, data)
 
     def scan(self, side: Side) -> Produced:
         """By a scanner that reads everything. Raises NoWayError."""
         known = self.kept(side)
         if known is not None:
             return Produced(Stack([known]), "scan", f"{side.name}: scanned before, known by its image id")
-        scanner = self.scanner(side)
-        try:
-            rows = scanner.rows(read=True, skip=self._outside.paths, limit=manifest.MAX_ENTRIES)
-            made = manifest.write((row[:8] for row in rows), notes=lambda: scanner.notes)
-        except remote.NoScannerError as error:
-            raise NoWayError(f"{side.name}: {error.message}") from error
+        scanner = self._scanners.of(side)
+        rows = scanner.rows(skip=self._outside.paths)
+        made = manifest.write((row[:8] for row in rows), notes=lambda: scanner.notes)
         self.mounted(side, scanner)
         if side.container is None:
             self._put(side.image_id, "tree", made)
         return Produced(Stack([made]), "scan", f"{side.name}: scanned inside a container")
 
-    def mounted(self, side: Side, scanner: Scanner) -> None:
+    def mounted(self, side: Side, listing: Listing) -> None:
         """Say what a scanner found mounted in a container of somebody else's."""
-        if side.container is not None:
-            self._outside.mount(scanner.mounts)
+        if side.container is not None and isinstance(listing, Scanner):
+            self._outside.mount(listing.mounts)
 
     def export(self, side: Side) -> Produced:
         """By an export. Raises NoWayError."""
@@ -201,19 +186,23 @@ class Producer:
         if side.engine is None:
             raise NoWayError(f"{side.name}: there is no engine that has it")
         key = side.image_id if side.container is None else ""
-        made = self._get(key, "export") if key else None
+        lacks: frozenset[Lack] = frozenset(["sockets"]) if side.engine.info.kind == "podman" else PARTIAL
+        kind = "export" if "xattrs" in lacks else "export-xattrs"
+        made = self._get(key, kind) if key else None
         if made is not None:
-            return Produced(Stack([made]), "export", f"{side.name}: exported before", partial=True)
-        container = side.container.id if side.container is not None else self._create(side, ("true",))
+            return Produced(Stack([made]), "export", f"{side.name}: exported before", lacks)
+        container = (
+            side.container.id if side.container is not None else self._scanners.create(side, ("true",))
+        )
         made = tar_manifest(side.engine.export(container), skip=self._outside.skips)
         if key:
-            self._put(key, "export", made)
-        return Produced(Stack([made]), "export", f"{side.name}: the engine's export was read", partial=True)
+            self._put(key, kind, made)
+        return Produced(Stack([made]), "export", f"{side.name}: the engine's export was read", lacks)
 
     def _bare(self, side: Side) -> Produced:
         assert side.archive is not None
         made = tar_manifest(side.archive.tree(), skip=self._outside.skips)
-        return Produced(Stack([made]), "archive", f"{side.name}: the archive was read", partial=True)
+        return Produced(Stack([made]), "archive", f"{side.name}: the archive was read", PARTIAL)
 
     def _layer(self, side: Side, number: int, told: dict[str, int], lower: int) -> Layer:
         diff_id = side.diff_ids[number]
@@ -263,26 +252,6 @@ class Producer:
         except UnreadableError as error:
             raise NoWayError(f"{side.name}: {error.message}") from error
 
-    def _create(self, side: Side, line: tuple[str, ...]) -> str:
-        """A container of an image that is no more than a place to look at it: no network, no rights but to read."""
-        engine = side.engine
-        assert engine is not None
-        spec = ContainerSpec(
-            image=side.image_id,
-            entrypoint=line[:1],
-            command=line[1:],
-            labels=self._labels,
-            user="0:0",
-            network="none",
-            workdir=PurePosixPath("/"),
-            stdin=True,
-            cap_drop=("ALL",),
-            cap_add=("DAC_READ_SEARCH",),
-        )
-        container = engine.create_container(spec)
-        self._resources.callback(_remove, engine.remove_container, container)
-        return container
-
     def _get(self, key: str, kind: str) -> Manifest | None:
         data = self._store.get(key, f"{_KIND}-{kind}", manifest.VERSION)
         if data is None:
@@ -297,19 +266,23 @@ class Producer:
             self._store.put(key, f"{_KIND}-{kind}", manifest.VERSION, made.to_bytes())
 
 
-def find_python(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """A command line that starts the first Python that a container has; it ends with 127 if there is none."""
-    return ("/bin/sh", "-c", _FIND_PYTHON, "sh", *remote.PYTHONS, "--", *arguments)
+def view(lacks: Collection[Lack]) -> Callable[[Record], Record | None]:
+    """Makes of a record what it is where these are missing; None for one that is not there at all."""
+
+    def partial(made: Record) -> Record | None:
+        if made[KIND][0] == "s" and "sockets" in lacks:
+            return None
+        if made[XATTRS] and "xattrs" in lacks:
+            kept = " ".join(pair for pair in made[XATTRS].split(" ") if pair.partition("=")[0] == _CAPABILITY)
+            return cast("Record", (*made[:XATTRS], kept, *made[XATTRS + 1 :]))
+        return made
+
+    return partial
 
 
-def partial_view(made: Record) -> Record | None:
-    """A record as a tar of an engine has it: sockets are missing, and all extended attributes but capabilities."""
-    if made[KIND][0] == "s":
-        return None
-    if made[XATTRS]:
-        kept = " ".join(pair for pair in made[XATTRS].split(" ") if pair.partition("=")[0] == _CAPABILITY)
-        return cast("Record", (*made[:XATTRS], kept, *made[XATTRS + 1 :]))
-    return made
+def _table_key(side: Side) -> str:
+    assert side.engine is not None
+    return f"stat:{side.engine.info.id}:{side.image_id}"
 
 
 def _same_owners(side: Side, folders: tuple[Path, ...]) -> None:
@@ -319,8 +292,3 @@ def _same_owners(side: Side, folders: tuple[Path, ...]) -> None:
     # userns-remap keeps its own root: /var/lib/docker/100000.100000/overlay2.
     if shifted or any(_REMAPPED.search(str(path)) for path in folders):
         raise NoWayError(f"{side.name}: the owners in its folders are shifted by a user namespace")
-
-
-def _remove(remove: Callable[[str], None], container: str) -> None:
-    with contextlib.suppress(EngineError):
-        remove(container)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from pytest_envpar.drift import paired, produce
@@ -21,21 +22,26 @@ from pytest_envpar.drift.environment import environments
 from pytest_envpar.drift.layers import Stack, compare_stacks, shared_layers
 from pytest_envpar.drift.model import Comparison
 from pytest_envpar.drift.outside import Outside
-from pytest_envpar.drift.produce import MemoryStore, NoWayError, Produced, Producer
-from pytest_envpar.drift.remote import NoScannerError
+from pytest_envpar.drift.paired import MovedError
+from pytest_envpar.drift.produce import MemoryStore, Produced, Producer
+from pytest_envpar.drift.scanners import NoWayError
+from pytest_envpar.drift.stat_tables import Recorder, Table, TableError
 from pytest_envpar.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pytest_envpar.drift.model import Change, ConfigChange
-    from pytest_envpar.drift.produce import Store
+    from pytest_envpar.drift.produce import Lack, Store
+    from pytest_envpar.drift.remote import Listing
     from pytest_envpar.drift.sides import Side
 
 Force = Literal["layers", "scan", "export"]
 """A way that is taken instead of the cheapest."""
 
-_PARTIAL = "sockets and extended attributes other than capabilities are not in an engine's tar"
+_LACKS: Mapping[Lack, str] = MappingProxyType(
+    {"sockets": "sockets", "xattrs": "extended attributes other than capabilities"}
+)
 
 
 def compare_sides(
@@ -88,7 +94,15 @@ class _Comparing:
                 for path, what in side.container.mounts.items()
             },
         )
-        self._producer = Producer(store, self._outside, labels or own_labels(), self._resources)
+        self._producer = Producer(
+            store,
+            self._outside,
+            labels or own_labels(),
+            self._resources,
+            images=tuple(
+                side.image_id for side in self._sides if side.engine is left.engine and side.image_id
+            ),
+        )
 
     def result(self) -> Comparison:
         left, right = self._sides
@@ -162,27 +176,51 @@ class _Comparing:
         left, right = self._sides
         if self._force not in (None, "scan") or left.engine is None or left.engine is not right.engine:
             return None
-        if any(self._producer.kept(side) is not None for side in self._sides):
+        if left.unchanging and right.unchanging and any(map(self._producer.kept, self._sides)):
             return None
         try:
-            # Making a container takes longer than what follows.
-            with ThreadPoolExecutor(2) as pool:
-                one, two = pool.map(self._producer.scanner, self._sides)
-            changes = paired.compare_scans(
-                one, two, skip=self._outside.paths, mtime=self._mtime, note=self._outside.note
-            )
-            listed = list(changes)
-        except (NoWayError, NoScannerError) as error:
+            try:
+                listed = self._listed(fresh=False)
+            except (MovedError, TableError) as error:
+                self._why.append(f"what was known of an image is of no use any more: {error.message}")
+                listed = self._listed(fresh=True)
+        except NoWayError as error:
             if self._force is not None:
                 raise self._closed(error) from error
             self._why.append(f"not by scanning both: {error.message}")
             return None
-        self._producer.mounted(left, one)
-        self._producer.mounted(right, two)
-        self._why.append(
-            "both were scanned inside containers of one engine; only files of other inodes were read"
-        )
         return "scan", iter(listed)
+
+    def _listed(self, *, fresh: bool) -> list[Change]:
+        # Making a container takes longer than what follows.
+        with ThreadPoolExecutor(2) as pool:
+            one, two = pool.map(lambda side: self._producer.listing(side, fresh=fresh), self._sides)
+        both = tuple(zip(self._sides, (one, two), strict=True))
+
+        def mounted() -> Callable[[str], bool]:
+            for side, listing in both:
+                self._producer.mounted(side, listing)
+            return self._outside.skips
+
+        listed = list(
+            paired.compare_listings(
+                one,
+                two,
+                skip=(self._skip(self._sides[0]), self._skip(self._sides[1])),
+                outside=mounted,
+                mtime=self._mtime,
+                note=self._outside.note,
+            )
+        )
+        for side, listing in both:
+            self._producer.learn(side, listing)
+            self._why.append(f"{side.name}: {_how(listing)}")
+        self._why.append("only files of other inodes were read")
+        return listed
+
+    def _skip(self, side: Side) -> tuple[str, ...]:
+        # What is known of an image is so for every comparison.
+        return self._outside.paths if side.container is not None else Outside().paths
 
     def _each(self) -> tuple[str, Iterator[Change]]:
         """Each on the cheapest way of its own."""
@@ -216,11 +254,14 @@ class _Comparing:
         for made in (one, two):
             self._why.append(made.why)
         left, right = one.stack, two.stack
-        if one.partial or two.partial:
-            self._why.append(_PARTIAL)
-            if not all(side.unchanging for side in self._sides):
-                self._outside.note("/", _PARTIAL)  # an image cannot have any, a container can
-            left, right = (Stack(stack.layers, produce.partial_view) for stack in (left, right))
+        lacks = one.lacks | two.lacks
+        if lacks:
+            # An image cannot have sockets, a container can.
+            images = all(side.unchanging for side in self._sides)
+            missing = [_LACKS[each] for each in sorted(lacks) if not (images and each == "sockets")]
+            if missing:
+                self._outside.note("/", f"{' and '.join(missing)} are not in an engine's tar")
+            left, right = (Stack(stack.layers, produce.view(lacks)) for stack in (left, right))
         unread: list[str] = []
         yield from compare_stacks(left, right, shared=shared, mtime=self._mtime, unread=unread.append)
         reasons = {
@@ -238,6 +279,12 @@ class _Comparing:
         return UsageError(
             f"the way {self._force!r} is not open", detail=(str(getattr(error, "message", error)),)
         )
+
+
+def _how(listing: Listing) -> str:
+    if isinstance(listing, Table):
+        return "its inodes are known from before" + (", some of its files were read" if listing.asked else "")
+    return "scanned inside a container" if isinstance(listing, Recorder) else "scanned while it runs"
 
 
 def own_labels() -> Mapping[str, str]:

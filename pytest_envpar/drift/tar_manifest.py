@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from pytest_envpar.drift import manifest
-from pytest_envpar.drift.inside import scan
+from pytest_envpar.drift.inside import digests, files
 from pytest_envpar.drift.records import EMPTY_DIGEST, WHITEOUT, pack_xattrs
 from pytest_envpar.drift.sorting import Sorter
 from pytest_envpar.drift.tar import (
@@ -119,7 +119,7 @@ def _take(sorter: Sorter, source: Source, member: Member, path: str, opaque: set
         detail, digest = str(member.size), _digest(source, member)
         member.stored = 0
     source.skip(padded(member.stored))
-    xattrs = {name: value for name, value in member.xattrs.items() if scan.kept(name)}
+    xattrs = {name: value for name, value in member.xattrs.items() if files.is_compared(name)}
     sorter.add(
         (
             path,
@@ -144,7 +144,7 @@ def _digest(source: Source, member: Member) -> str:
     segments = [(0, member.size)] if member.segments is None else member.segments
     if (segments and sum(segments[-1]) > member.size) or sum(size for _, size in segments) > member.stored:
         raise TarError("the archive is broken: a sparse file is longer than it says")
-    if member.size < scan.SPARSE_FROM:
+    if member.size < digests.SPARSE_FROM:
         made = hashlib.sha256()
         at = 0
         for start, size in segments:
@@ -170,10 +170,10 @@ def _holes(update: Callable[[bytes], object], size: int, source: Source) -> None
 
 
 def _sparse_digest(source: Source, size: int, segments: Segments) -> str:
-    """As :class:`~pytest_envpar.drift.inside.scan.SparseDigest` has it: holes cost nothing."""
-    made = scan.SparseDigest(size)
+    """As :class:`~pytest_envpar.drift.inside.digests.SparseDigest` has it: holes cost nothing."""
+    made = digests.SparseDigest(size)
     block, number = bytearray(), -1
-    unit = scan.SPARSE_BLOCK
+    unit = digests.SPARSE_BLOCK
 
     def end() -> None:
         if block:

@@ -174,7 +174,8 @@ class ContainerSpec:
     ``aliases`` are more names of the container in its ``network``. ``readable_log`` keeps the log where
     :meth:`Engine.follow_logs` finds it, whatever the engine's own choice is. ``no_new_privileges`` keeps set-user-id
     programs inside from gaining rights. ``ports`` (``5432/tcp``) are published on ports of the loopback address that
-    the engine chooses.
+    the engine chooses. ``processes_of`` is a container whose processes it sees as its own, and which it does not
+    outlive.
     """
 
     image: str
@@ -205,6 +206,7 @@ class ContainerSpec:
     init: bool = False
     no_new_privileges: bool = True
     ports: tuple[str, ...] = ()
+    processes_of: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,8 +217,8 @@ class ContainerInfo:
     ``5432/tcp`` to the addresses of the engine's host that it is published at; ``health`` is ``starting``, ``healthy``,
     ``unhealthy``, or empty without a health check. ``mounts`` are container paths at which something else than the
     image's files is seen, each with what it is (``volume``, ``bind``, ``tmpfs``). ``cap_drop`` are capabilities that
-    its processes do not have, as they were named. ``finished_at`` is when it ended, in
-    seconds since 1970 by the engine's clock.
+    its processes do not have, as they were named. ``own_processes`` is False if it sees those of another container or
+    of the host. ``finished_at`` is when it ended, in seconds since 1970 by the engine's clock.
     """
 
     id: str
@@ -236,6 +238,7 @@ class ContainerInfo:
     config: RunConfig = dataclasses.field(default_factory=RunConfig)
     mounts: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_LABELS)
     cap_drop: tuple[str, ...] = ()
+    own_processes: bool = True
     finished_at: float = 0.0
 
 
@@ -537,11 +540,13 @@ class Engine(Protocol):
         labels: Mapping[str, str] = _NO_LABELS,
         entrypoint: Sequence[str] = (),
         command: Sequence[str] = (),
+        comment: str = "",
     ) -> str:
         """Make an image of the container's file system and return its id; processes are paused meanwhile.
 
         Volumes and tmpfs are not part of it. The image is configured as the container is, except for the labels
-        that are added, and ``entrypoint`` and ``command``, which replace the container's own.
+        that are added, and ``entrypoint`` and ``command``, which replace the container's own. ``comment`` says in its
+        history how the layer came to be.
         """
         ...
 

@@ -27,6 +27,7 @@ from pytest_envpar.engine.calls import POLL_S, label_filter
 from pytest_envpar.engine.docker_images import DockerImages
 from pytest_envpar.engine.docker_life import DockerLife
 from pytest_envpar.engine.docker_networks import DockerNetworks
+from pytest_envpar.engine.paths import at
 from pytest_envpar.engine.stream import SocketStream, demultiplexed, last_lines
 from pytest_envpar.engine.translate import AnswerError, ProtocolError, translated
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
@@ -107,10 +108,12 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
 
     def attach(self, container: str) -> SocketStream:
         query = {"stream": "1", "stdin": "1", "stdout": "1", "stderr": "1"}
-        return self._hijack(f"/containers/{container}/attach", f"container {_short(container)}", query=query)
+        return self._hijack(
+            at("containers", container, "attach"), f"container {_short(container)}", query=query
+        )
 
     def start(self, container: str) -> None:
-        self._done("POST", f"/containers/{container}/start", f"container {_short(container)}: start")
+        self._done("POST", at("containers", container, "start"), f"container {_short(container)}: start")
 
     def exec(
         self,
@@ -172,7 +175,7 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
 
     def inspect_container(self, container: str) -> ContainerInfo:
         return parse.container_info(
-            self._json("GET", f"/containers/{container}/json", f"container {_short(container)}")
+            self._json("GET", at("containers", container, "json"), f"container {_short(container)}")
         )
 
     def wait(self, container: str, *, timeout_s: float | None = None) -> int:
@@ -184,7 +187,7 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
 
     def _wait(self, container: str, timeout_s: float | None, query: Mapping[str, str]) -> int:
         doing = f"container {_short(container)}: wait"
-        path = f"/containers/{container}/wait"
+        path = at("containers", container, "wait")
         try:
             with translated(doing, self._url):
                 answer = self._request("POST", path, query=query, timeout_s=timeout_s).json()
@@ -205,13 +208,13 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
         if since is not None:
             query["since"] = f"{since:.9f}"
         with translated(f"container {_short(container)}: logs", self._url):
-            response = self._request("GET", f"/containers/{container}/logs", query=query)
+            response = self._request("GET", at("containers", container, "logs"), query=query)
             return demultiplexed(response.read()) if cut is None else last_lines(response.chunks(), cut)
 
     def kill(self, container: str, signal: str = "KILL") -> None:
         self._done(
             "POST",
-            f"/containers/{container}/kill",
+            at("containers", container, "kill"),
             f"container {_short(container)}",
             query={"signal": signal},
         )
@@ -221,7 +224,7 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
         deadline = time.monotonic() + _REMOVAL_TIMEOUT_S
         while True:
             try:
-                self._done("DELETE", f"/containers/{container}", doing, query={"force": "1", "v": "1"})
+                self._done("DELETE", at("containers", container), doing, query={"force": "1", "v": "1"})
             except NotFoundError:
                 return
             except EngineError as error:
@@ -233,31 +236,33 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
 
     def changes(self, container: str) -> tuple[PathChange, ...]:
         return parse.path_changes(
-            self._json("GET", f"/containers/{container}/changes", f"container {_short(container)}: changes")
+            self._json(
+                "GET", at("containers", container, "changes"), f"container {_short(container)}: changes"
+            )
         )
 
     def layer_folders(self, container: str) -> LayerFolders | None:
         if not self.info.local:
             return None
         doing = f"container {_short(container)}"
-        return parse.layer_folders(self._json("GET", f"/containers/{container}/json", doing))
+        return parse.layer_folders(self._json("GET", at("containers", container, "json"), doing))
 
     def image_folders(self, image: str) -> tuple[Path, ...] | None:
         if not self.info.local:
             return None
-        return parse.image_folders(self._json("GET", f"/images/{image}/json", f"image {image}"))
+        return parse.image_folders(self._json("GET", at("images", image, "json"), f"image {image}"))
 
     def export(self, container: str) -> Iterable[bytes]:
         doing = f"container {_short(container)}: export"
         with translated(doing, self._url):
-            response = self._request("GET", f"/containers/{container}/export", timeout_s=None)
+            response = self._request("GET", at("containers", container, "export"), timeout_s=None)
         return self._translated_chunks(response, doing)
 
     def put_archive(self, container: str, path: PurePosixPath, tar: bytes | Iterable[bytes]) -> None:
         with translated(f"container {_short(container)}: write to {path}", self._url):
             self._request(
                 "PUT",
-                f"/containers/{container}/archive",
+                at("containers", container, "archive"),
                 query={"path": str(path)},
                 headers={"Content-Type": "application/x-tar"},
                 body=tar,
@@ -268,7 +273,7 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
         doing = f"container {_short(container)}: read {path}"
         with translated(doing, self._url):
             response = self._request(
-                "GET", f"/containers/{container}/archive", query={"path": str(path)}, timeout_s=None
+                "GET", at("containers", container, "archive"), query={"path": str(path)}, timeout_s=None
             )
         return self._translated_chunks(response, doing)
 
@@ -283,13 +288,13 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
 
     def inspect_volume(self, name: str) -> Listed | None:
         try:
-            return parse.listed_named(self._json("GET", f"/volumes/{name}", f"volume {name}"))
+            return parse.listed_named(self._json("GET", at("volumes", name), f"volume {name}"))
         except NotFoundError:
             return None
 
     def remove_volume(self, name: str) -> None:
         with contextlib.suppress(NotFoundError):
-            self._done("DELETE", f"/volumes/{name}", f"volume {name}")
+            self._done("DELETE", at("volumes", name), f"volume {name}")
 
     def list_containers(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
         answer = self._listing("/containers/json", "containers", query={"all": "1", **label_filter(labels)})
@@ -349,15 +354,16 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
             body["WorkingDir"] = str(workdir)
         doing = f"container {_short(container)}: {command[0]}"
         made = str(
-            parse.table(self._json("POST", f"/containers/{container}/exec", doing, body=body)).get("Id") or ""
+            parse.table(self._json("POST", at("containers", container, "exec"), doing, body=body)).get("Id")
+            or ""
         )
-        return made, self._hijack(f"/exec/{made}/start", doing, body={"Detach": False, "Tty": False})
+        return made, self._hijack(at("exec", made, "start"), doing, body={"Detach": False, "Tty": False})
 
     def _exec_code(self, made: str, container: str, deadline: float | None) -> int:
         """The exit code. The stream ends a moment before the engine has it; there is nothing to wait on."""
         while True:
             answer = parse.table(
-                self._json("GET", f"/exec/{made}/json", f"container {_short(container)}: exec")
+                self._json("GET", at("exec", made, "json"), f"container {_short(container)}: exec")
             )
             if not answer.get("Running"):
                 return int(answer.get("ExitCode") or 0)

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from pytest_envpar.engine import layers, parse, registry_auth
 from pytest_envpar.engine.api import Listed
 from pytest_envpar.engine.calls import Calls, label_filter
+from pytest_envpar.engine.paths import at
 from pytest_envpar.engine.retry import Backoff, may_pass
 from pytest_envpar.engine.translate import translated
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
@@ -57,12 +58,12 @@ class DockerImages(Calls):
 
     def inspect_image(self, reference: str) -> ImageInfo | None:
         try:
-            return parse.image_info(self._json("GET", f"/images/{reference}/json", f"image {reference}"))
+            return parse.image_info(self._json("GET", at("images", reference, "json"), f"image {reference}"))
         except NotFoundError:
             return None
 
     def image_history(self, image: str) -> tuple[HistoryEntry, ...]:
-        return parse.image_history(self._json("GET", f"/images/{image}/history", f"image {image}"))
+        return parse.image_history(self._json("GET", at("images", image, "history"), f"image {image}"))
 
     def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:
         attempt = 0
@@ -87,7 +88,7 @@ class DockerImages(Calls):
             return None
         headers = self._credentials(reference)
         with translated(f"image {reference}", self._url):
-            answer = self._request("GET", f"/distribution/{reference}/json", headers=headers).json()
+            answer = self._request("GET", at("distribution", reference, "json"), headers=headers).json()
         return parse.remote_image(reference, answer)
 
     def build(
@@ -163,7 +164,7 @@ class DockerImages(Calls):
 
     def commit_layer(self, container: str, image: ImageInfo, *, tag: str, labels: Mapping[str, str]) -> None:
         doing = f"image {tag}"
-        had = parse.container_info(self._json("GET", f"/containers/{container}/json", doing)).labels
+        had = parse.container_info(self._json("GET", at("containers", container, "json"), doing)).labels
         # What says whose the container is would get into the image, and cannot be taken out again.
         labels = {**{key: "" for key in had if key not in image.labels}, **labels}
         repository, _, version = tag.rpartition(":")
@@ -179,7 +180,7 @@ class DockerImages(Calls):
         name, _, version = tag.rpartition(":")
         self._done(
             "POST",
-            f"/images/{image}/tag",
+            at("images", image, "tag"),
             f"image {image}",
             query={"repo": name or tag, "tag": version if name else "latest"},
         )
@@ -187,7 +188,7 @@ class DockerImages(Calls):
     def remove_image(self, image: str, *, force: bool = False) -> None:
         query = {"force": "1"} if force else None
         with contextlib.suppress(NotFoundError):
-            self._done("DELETE", f"/images/{image}", f"image {image}", query=query)
+            self._done("DELETE", at("images", image), f"image {image}", query=query)
 
     def list_images(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
         answer = self._listing("/images/json", "images", query=label_filter(labels))

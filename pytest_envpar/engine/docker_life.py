@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar.engine import parse
 from pytest_envpar.engine.calls import Calls
+from pytest_envpar.engine.paths import at
 from pytest_envpar.engine.translate import translated
 from pytest_envpar.errors import NotFoundError
 
@@ -26,7 +27,7 @@ class DockerLife(Calls):
     """The verbs of a container's life; see :class:`~pytest_envpar.engine.api.Engine`."""
 
     def exec_exit_code(self, exec_id: str) -> int | None:
-        answer = parse.table(self._json("GET", f"/exec/{exec_id}/json", "exec"))
+        answer = parse.table(self._json("GET", at("exec", exec_id, "json"), "exec"))
         return None if answer.get("Running") else int(answer.get("ExitCode") or 0)
 
     def open_terminal(
@@ -38,13 +39,15 @@ class DockerLife(Calls):
             "Cmd": list(command),
             "Env": [f"{name}={value}" for name, value in env.items()],
         }
-        made = self._json("POST", f"/containers/{container}/exec", doing, body=body)
+        made = self._json("POST", at("containers", container, "exec"), doing, body=body)
         exec_id = str(parse.table(made).get("Id") or "")
         start = {"Detach": False, "Tty": True}
-        return exec_id, self._hijack(f"/exec/{exec_id}/start", doing, body=start, raw=True)
+        return exec_id, self._hijack(at("exec", exec_id, "start"), doing, body=start, raw=True)
 
     def resize_terminal(self, exec_id: str, *, rows: int, columns: int) -> None:
-        self._done("POST", f"/exec/{exec_id}/resize", "terminal", query={"h": str(rows), "w": str(columns)})
+        self._done(
+            "POST", at("exec", exec_id, "resize"), "terminal", query={"h": str(rows), "w": str(columns)}
+        )
 
     def stop(self, container: str, *, timeout_s: float = 10.0) -> None:
         self._change(container, "stop", t=str(max(0, round(timeout_s))))
@@ -65,7 +68,7 @@ class DockerLife(Calls):
         doing = f"container {container[:12]}: stats"
         # Without "one-shot" an engine waits for a second measure, only to tell a share of the processor.
         query = {"stream": "0", "one-shot": "1"}
-        return parse.stats(self._json("GET", f"/containers/{container}/stats", doing, query=query))
+        return parse.stats(self._json("GET", at("containers", container, "stats"), doing, query=query))
 
     def commit(
         self,
@@ -75,6 +78,7 @@ class DockerLife(Calls):
         labels: Mapping[str, str] = _NOTHING,
         entrypoint: Sequence[str] = (),
         command: Sequence[str] = (),
+        comment: str = "",
     ) -> str:
         repository, _, tag = reference.rpartition(":")
         query: dict[str, str | list[str]] = {
@@ -82,6 +86,7 @@ class DockerLife(Calls):
             "repo": repository,
             "tag": tag,
             "pause": "1",
+            "comment": comment,
         }
         body: dict[str, object] = {}
         if self.info.kind == "podman":
@@ -110,7 +115,7 @@ class DockerLife(Calls):
         try:
             with translated(doing, self._url):
                 response = self._request(
-                    "HEAD", f"/containers/{container}/archive", query={"path": str(path)}
+                    "HEAD", at("containers", container, "archive"), query={"path": str(path)}
                 )
         except NotFoundError:
             return None
@@ -120,7 +125,7 @@ class DockerLife(Calls):
     def _change(self, container: str, verb: str, **query: str) -> None:
         doing = f"container {container[:12]}: {verb}"
         with translated(doing, self._url):
-            self._request("POST", f"/containers/{container}/{verb}", query=query, timeout_s=None).read()
+            self._request("POST", at("containers", container, verb), query=query, timeout_s=None).read()
 
 
 def _quoted(text: str) -> str:

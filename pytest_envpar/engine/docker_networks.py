@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_envpar.engine import parse
 from pytest_envpar.engine.api import Listed, LogLine
 from pytest_envpar.engine.calls import Calls, label_filter
+from pytest_envpar.engine.paths import at
 from pytest_envpar.engine.stream import Demultiplexer
 from pytest_envpar.engine.translate import translated
 from pytest_envpar.errors import NotFoundError
@@ -39,7 +40,7 @@ class DockerNetworks(Calls):
     def connect_network(self, network: str, container: str, *, aliases: Sequence[str] = ()) -> None:
         body = {"Container": container, "EndpointConfig": {"Aliases": list(aliases)}}
         doing = f"network {network[:40]}: connect container {container[:12]}"
-        self._done("POST", f"/networks/{network}/connect", doing, body=body)
+        self._done("POST", at("networks", network, "connect"), doing, body=body)
 
     def list_networks(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
         answer = self._listing("/networks", "networks", query=label_filter(labels))
@@ -47,12 +48,12 @@ class DockerNetworks(Calls):
 
     def remove_network(self, network: str) -> None:
         with contextlib.suppress(NotFoundError):
-            self._done("DELETE", f"/networks/{network}", f"network {network}")
+            self._done("DELETE", at("networks", network), f"network {network}")
 
     def follow_logs(self, container: str) -> Iterator[LogLine]:
         query = {"follow": "1", "stdout": "1", "stderr": "1", "timestamps": "1", "tail": "all"}
         with translated(f"container {container[:12]}: logs", self._url):
-            response = self._request("GET", f"/containers/{container}/logs", query=query, timeout_s=None)
+            response = self._request("GET", at("containers", container, "logs"), query=query, timeout_s=None)
             try:
                 yield from log_lines(response.chunks())
             finally:

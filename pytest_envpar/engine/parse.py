@@ -253,6 +253,7 @@ def container_info(answer: Any) -> ContainerInfo:
         config=run_config(data.get("Config")),
         mounts=_mounts(data),
         cap_drop=texts(table(data.get("HostConfig")).get("CapDrop")),
+        own_processes=table(data.get("HostConfig")).get("PidMode") in (None, "", "private"),
     )
 
 
@@ -419,6 +420,7 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in spec.ulimits.items()],
         "CapAdd": list(spec.cap_add),
         "CapDrop": list(spec.cap_drop),
+        "PidMode": f"container:{spec.processes_of}" if spec.processes_of else None,
         "Runtime": spec.runtime,
         "Tmpfs": dict(spec.tmpfs),
         "Init": spec.init or None,

@@ -22,12 +22,14 @@ class Pictured:
         stages: The stages that it is the image of.
         references: What it was asked by.
         source: Whether an engine has it, or the ledger remembers it.
+        made_from: The id of the image under the container that a checkpoint was taken from; ``None`` for others.
     """
 
     record: ImageRecord
     stages: tuple[str, ...]
     references: tuple[str, ...]
     source: Source
+    made_from: str | None = None
 
     @property
     def name(self) -> str:

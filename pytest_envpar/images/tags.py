@@ -11,6 +11,7 @@ STAGE = LABEL_PREFIX + "stage"
 USER = LABEL_PREFIX + "user"
 INPUT = LABEL_PREFIX + "input"
 SETUP = LABEL_PREFIX + "setup"
+PARENT = LABEL_PREFIX + "parent"
 SERVICE = LABEL_PREFIX + "service"
 
 CACHE = "cache"

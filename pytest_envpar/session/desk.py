@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pytest_envpar import options
 from pytest_envpar.containers import checkpoint as checkpoints
-from pytest_envpar.errors import CommandError, ConfigError, EnvparError, UsageError
+from pytest_envpar.errors import CommandError, ConfigError, EnvparError, NotFoundError, UsageError
+from pytest_envpar.session import desk_comparisons
 from pytest_envpar.session.desk_fields import Fields
 from pytest_envpar.session.desk_files import FILES
 from pytest_envpar.worker.agent import wire
@@ -89,6 +90,7 @@ class Desk:
             services=None if services is None else {stage: services},
         )
         self._containers: dict[str, Container] = {}
+        self._removed: dict[str, str] = {}
         self._processes: dict[str, Process] = {}
         self._keys = itertools.count(1)
         self._incoming: dict[int, _Incoming] = {}
@@ -168,16 +170,35 @@ class Desk:
     def _do_with(self, verb: str, target: str, given: Fields, data: IO[bytes]) -> Answer:
         if verb.startswith("process."):
             process = self._processes.get(target)
+            if process is None and verb == "process.close" and target.partition(".")[0] in self._removed:
+                return {}, ()
             if process is None:
+                self._known(target.partition(".")[0])
                 raise UsageError("this process is not one that this run has started")
-            return self._process(verb.removeprefix("process."), target, process, given, data)
-        container = self._containers.get(target)
-        if container is None:
-            raise UsageError("this container is not one that this run has started")
+            return self._process(verb.removeprefix("process."), process, given, data)
+        if verb in ("remove", "drop") and target in self._removed:
+            return {}, ()
+        container = self._known(target)
         files = FILES.get(verb)
         if files is not None:
             return files(container, given, data)
         return self._container(verb, target, container, given, data)
+
+    def _known(self, key: str) -> Container:
+        container = self._containers.get(key)
+        if container is not None:
+            return container
+        name = self._removed.get(key)
+        if name is not None:
+            raise NotFoundError(f"{name} was removed")
+        raise UsageError("this container is not one that this run has started")
+
+    def _forget(self, key: str, name: str) -> None:
+        """Let go of a container that is being removed, and of what was started in it."""
+        self._removed[key] = name
+        self._containers.pop(key, None)
+        for each in [each for each in self._processes if each.startswith(f"{key}.")]:
+            del self._processes[each]
 
     def _start(self, given: Fields) -> Answer:
         stage, image = given.maybe_text("stage"), given.maybe_text("image")
@@ -224,15 +245,18 @@ class Desk:
                 "reference": image.reference,
                 "digest": image.digest,
                 "image_id": image.image_id,
+                "layers": list(image.layers),
                 "platform": image.platform,
+                "short": image.short(),
             },
         }
 
     def _checkpoint(self, told: Any) -> Checkpoint:
-        """A checkpoint of this project, whatever else a call says of it."""
-        name = told.get("name") if isinstance(told, dict) else told
-        found = checkpoints.find(self._supply.engine, self._supply.project, str(name))
-        if found is None or (isinstance(told, dict) and told.get("image_id") != found.image_id):
+        """A checkpoint of this project, whatever else a call says of it: by its name, or by its image as well."""
+        name = str(told.get("name") if isinstance(told, dict) else told)
+        image_id = str(told.get("image_id")) if isinstance(told, dict) else None
+        found = checkpoints.find(self._supply.engine, self._supply.project, name, image_id)
+        if found is None:
             raise UsageError(f"there is no checkpoint {name!r}", hint="take one: container.checkpoint(name)")
         return found
 
@@ -261,7 +285,7 @@ class Desk:
                     user=given.maybe_text("user"),
                     workdir=given.maybe_text("workdir"),
                 )
-                name = f"p{next(self._keys)}"
+                name = f"{key}.p{next(self._keys)}"
                 self._processes[name] = process
                 return {"key": name}, ()
             case "logs":
@@ -289,8 +313,10 @@ class Desk:
                 container.pause()
             case "unpause":
                 container.unpause()
-            case "remove":
-                del self._containers[key]
+            case "remove" | "drop":
+                self._forget(key, container.name)
+                if verb == "remove":
+                    container.remove()  # who asks for it may rely on it
                 self._supply.drop(container)
             case "checkpoint":
                 return dataclasses.asdict(container.checkpoint(given.text("name"))), ()
@@ -299,12 +325,16 @@ class Desk:
                     self._supply.restore(self._checkpoint(given.raw("checkpoint")), container)
                 ), ()
             case "changes":
-                return {"changes": [[str(each.path), each.kind] for each in container.changes()]}, ()
+                return desk_comparisons.changes(container)
+            case "diff":
+                return desk_comparisons.diff(container, self._known(given.text("other")))
+            case "manifest":
+                return desk_comparisons.manifest(container)
             case _:
                 raise UsageError(f"{verb!r} is nothing that a container can do")
         return {}, ()
 
-    def _process(self, verb: str, key: str, process: Process, given: Fields, data: IO[bytes]) -> Answer:
+    def _process(self, verb: str, process: Process, given: Fields, data: IO[bytes]) -> Answer:
         match verb:
             case "write":
                 process.write(data.read())
@@ -326,7 +356,6 @@ class Desk:
                 return {"killed": process.kill()}, ()
             case "close":
                 process.close()
-                del self._processes[key]
             case _:
                 raise UsageError(f"{verb!r} is nothing that a process can do")
         return {}, ()

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
+from pytest_envpar.containers.handle_paths import absolute
 from pytest_envpar.images import tarstream
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _copy_out(container: Container, given: Fields, data: IO[bytes]) -> Answer:
     del data
     from pytest_envpar.containers import handle_archive
 
-    source = PurePosixPath(given.text("source"))
+    source = absolute(given.text("source"))
     folder = tempfile.TemporaryDirectory(prefix="envpar-copy-")
     try:
         copy = container.copy_out(source, Path(folder.name) / "copy")

@@ -6,21 +6,23 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pytest_envpar.drift.changes import Changes, left_behind
+from pytest_envpar.drift.manifest import Manifest
 from pytest_envpar.drift.outside import Outside
-from pytest_envpar.drift.produce import MemoryStore, NoWayError, Producer
+from pytest_envpar.drift.produce import MemoryStore, Producer
 from pytest_envpar.drift.routes import compare_sides
+from pytest_envpar.drift.scanners import NoWayError
 from pytest_envpar.drift.sides import Side, container_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_envpar.containers.handle import Container
-    from pytest_envpar.drift.layers import Layer
     from pytest_envpar.drift.model import Comparison
 
 
 class Comparer:
-    """Looks at containers of this run. Their mounts (the project, volumes, tmpfs, ours) are no part of them.
+    """Looks at containers of this run. Their mounts are no part of them: the project and what is ours are left out, of
+    volumes and tmpfs is said that they were not compared.
 
     Args:
         labels: For the containers that are made to look.
@@ -38,7 +40,7 @@ class Comparer:
         """How ``right`` differs from ``left``."""
         return compare_sides(_side(left), _side(right), labels=self._labels)
 
-    def manifest(self, container: Container) -> Layer:
+    def manifest(self, container: Container) -> Manifest:
         """All entries of its file system."""
         side = _side(container)
         outside = Outside(
@@ -50,9 +52,12 @@ class Comparer:
                 made = producer.scan(side)
             except NoWayError:
                 made = producer.export(side)
-        return made.stack.layers[0]
+        (whole,) = made.stack.layers
+        assert isinstance(whole, Manifest)
+        return whole
 
 
 def _side(container: Container) -> Side:
-    hidden = container.running.mount_points()
+    plan = container.recipe.plan
+    hidden = () if plan is None else (plan.container_root,)
     return container_side(container.recipe.engine, container.id, name=container.name, hidden=hidden)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import threading
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_envpar.config import check_stage, refuse_not_yet
 from pytest_envpar.config.model import Stage
 from pytest_envpar.containers import idle
-from pytest_envpar.containers.checkpoint import image_of
+from pytest_envpar.containers.checkpoint import drop_nameless, image_of
 from pytest_envpar.containers.recipe import Recipe
 from pytest_envpar.containers.source import plan_source
 from pytest_envpar.containers.sweep import sweep
@@ -88,6 +89,7 @@ class Supply:
         self._removals: set[concurrent.futures.Future[None]] = set()
         self._work = concurrent.futures.ThreadPoolExecutor(AT_ONCE, "envpar-containers")
         self._closed = False
+        self._checkpoints = False
         self._sweeper: threading.Thread | None = None
         self._ours = not _is_engine(engine)
         self.engine: Engine = (
@@ -163,7 +165,7 @@ class Supply:
             },
             ids=(facts.uid, facts.gid),
             comparer=self._comparer,
-            remember=self._remember,
+            remember=self._took,
             network=None if services is None else services.network,
         )
 
@@ -219,7 +221,7 @@ class Supply:
             mounts=mounts,
             ids=(facts.uid, facts.gid),
             comparer=self._comparer,
-            remember=self._remember,
+            remember=self._took,
         )
 
     def _idling(self, architecture: str, image_id: str) -> tuple[tuple[str, ...], Any]:
@@ -252,6 +254,11 @@ class Supply:
             recipe = dataclasses.replace(recipe, command=tuple(command))
         named = tuple(text if "/" in (text := str(port)) else f"{text}/tcp" for port in ports)
         return dataclasses.replace(recipe, env={**recipe.env, **(env or {})}, ports=named)
+
+    def _took(self, checkpoint: Checkpoint) -> None:
+        self._checkpoints = True
+        if self._remember is not None:
+            self._remember(checkpoint)
 
     @property
     def project(self) -> str:
@@ -366,6 +373,9 @@ class Supply:
         self._live.clear()
         for services in self._own_services:
             services.close()  # after the containers on their network
+        if self._checkpoints:
+            with contextlib.suppress(EnvparError):
+                drop_nameless(self.engine, self._owner.project)
         if self._sweeper is not None:
             self._sweeper.join(_SWEEP_S)
         if self._ours:

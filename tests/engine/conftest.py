@@ -10,7 +10,7 @@ import os
 import resource
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -83,6 +83,28 @@ def engine(request: pytest.FixtureRequest, engine_environ: Mapping[str, str]) ->
         yield made
         left = {key: labels for key, labels in _labelled(made).items() if key not in before and _ours(labels)}
         assert not left, f"left behind on {request.param}: {left}"
+
+
+class Elsewhere:
+    """An engine whose files this process cannot read, as on another machine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def image_folders(self, _: str) -> None:
+        return None
+
+    def layer_folders(self, _: str) -> None:
+        return None
+
+
+@pytest.fixture(scope="session")
+def elsewhere(engine: Engine) -> Engine:
+    """The engine as it is seen from another machine."""
+    return cast("Engine", Elsewhere(engine))
 
 
 @pytest.fixture(scope="session")

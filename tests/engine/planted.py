@@ -1,6 +1,6 @@
 """Two trees that differ in every way that a file system can, and what a comparison of them has to say.
 
-Both functions run inside a container, on whatever Python it has: their text is sent there.
+The functions run inside a container, on whatever Python it has: their text is sent there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import inspect
 def before() -> None:
     """Make the left tree."""
     import os
-    import socket
 
     def put(path: str, content: bytes = b"same\n", mode: int = 0o644) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -34,6 +33,7 @@ def before() -> None:
         "type-dir",
         "xattr",
         "cap",
+        "attribute",
         "touched",
     ):
         put(f"{root}/{name}")
@@ -71,10 +71,6 @@ def before() -> None:
     put("/plant-a", b"order\n")
     put("/plant/a", b"order\n")
     os.chown(f"{root}/link-to-file", 5, 5, follow_symlinks=False)
-    server = socket.socket(socket.AF_UNIX)
-    server.bind("/tmp/not-in-an-image")
-    server.close()
-    os.unlink("/tmp/not-in-an-image")
 
 
 def after() -> None:
@@ -105,6 +101,7 @@ def after() -> None:
     os.symlink("elsewhere", f"{root}/target")
     # A capability: magic of revision 2 with cap_net_raw effective.
     os.setxattr(f"{root}/cap", "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
+    os.setxattr(f"{root}/attribute", "user.note", b"of a user")
     os.unlink(f"{root}/device")
     os.mknod(f"{root}/device", 0o600 | 0o020000, os.makedev(1, 5))
     os.chmod(f"{root}/fifo-mode", 0o644)
@@ -135,6 +132,18 @@ def after() -> None:
         file.write(b"end")
     put(f"{root}/large", b"LARGE" * 100_000)
     os.unlink("/plant-a")
+
+
+def later() -> None:
+    """What no image can have: done when the image of the right tree is made, in the container that it was made of."""
+    import os
+    import socket
+
+    server = socket.socket(socket.AF_UNIX)
+    server.bind("/plant/socket")
+    os.chmod("/plant/socket", 0o711)
+    server.close()
+    os.setxattr("/plant/xattr", "user.note", b"of a container")
 
 
 LONG = "/".join(["/plant/long", *["l" * 200] * 18, "file"])
@@ -188,8 +197,13 @@ EXPECTED = {
 }
 """Path to kind and attributes; the attributes are those that do not only follow from a type that differs."""
 
+ATTRIBUTE = {"/plant/attribute": ("modified", "xattr")}
+"""What Docker leaves out of images and exports, and Podman of neither."""
+LATER = {**ATTRIBUTE, "/plant/socket": ("added",), "/plant/xattr": ("modified", "xattr")}
+"""What only a container has."""
+
 
 def program(make: object) -> tuple[str, ...]:
-    """A command line that runs ``before`` or ``after``."""
+    """A command line that runs one of the functions above."""
     text = inspect.getsource(make)  # type: ignore[arg-type]
     return ("python3", "-X", "utf8", "-c", f"{text}\n{make.__name__}()\n")  # type: ignore[attr-defined]

@@ -31,7 +31,7 @@ def test_examples(project: Project, stage: str | None) -> None:
         (project.root / f"test_{number}.py").write_text(code, encoding="utf-8")
     try:
         result = project.run(stage=stage).ok()
-        assert result.line == "9 passed", result.text
+        assert result.line == "10 passed", result.text
     finally:
         for each in list_ours(project.engine):
             if each.type == "image" and each.project == str(project.root):

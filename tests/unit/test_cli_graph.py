@@ -14,7 +14,7 @@ from pytest_envpar.engine.api import HistoryEntry, ImageInfo
 from pytest_envpar.errors import NoEngineError
 from pytest_envpar.images import lockfile
 from pytest_envpar.images.graph import Pictured, sharing
-from pytest_envpar.ledger import ImageRecord, LayerRecord, Ledger, RunRecord
+from pytest_envpar.ledger import CheckpointRecord, ImageRecord, LayerRecord, Ledger, RunRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -290,6 +290,36 @@ def test_json(engine: _Engine, past: None, capsys: pytest.CaptureFixture[str]) -
         {"left": DEV, "right": QA, "layers": 1, "size_bytes": 216_700_000, "layers_of_unknown_size": 0}
     ]
     assert answer["sharing"]["shared_bytes"] == 216_700_000
+
+
+def test_checkpoints_of_the_project_are_above_their_images(
+    engine: _Engine, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = "sha256:" + "3" * 64, "sha256:" + "4" * 64
+    top = [LayerRecord("sha256:" + sign * 64, 10, f"checkpoint {sign}") for sign in "34"]
+    with Ledger(folder / "ledger.sqlite3") as ledger:
+        ledger.images.record(ImageRecord(first, (BASE, top[0]), "linux/amd64", size_bytes=20))
+        ledger.images.record(ImageRecord(second, (BASE, *top), "linux/amd64", size_bytes=30))
+        ledger.checkpoints.record(CheckpointRecord(str(folder), "one", first, DEV, 1.0))
+        ledger.checkpoints.record(CheckpointRecord(str(folder), "two", second, first, 2.0))
+        ledger.checkpoints.record(CheckpointRecord(str(folder), "gone", "sha256:" + "5" * 64, DEV))
+        ledger.checkpoints.record(CheckpointRecord("/other", "foreign", first, DEV))
+    assert main(["graph"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "└─     10 B  333333333333  checkpoint 3\n"
+        "   ├─ ● checkpoint one\n"
+        "   │    333333333333, linux/amd64, 20 B, 2 layers, from the ledger, checkpoint of dddddddddddd\n"
+        "   └─     10 B  444444444444  checkpoint 4\n"
+        "      └─ ● checkpoint two\n"
+        "           444444444444, linux/amd64, 30 B, 3 layers, from the ledger, checkpoint of 333333333333\n"
+    ) in out
+    assert "gone" not in out
+    assert "foreign" not in out
+    # One that is named is what the ledger knows of it, too.
+    assert main(["graph", "--format=json", "dev", second]) == 0
+    images = json.loads(capsys.readouterr().out)["images"]
+    assert [each["checkpoint_of"] for each in images] == [None, first]
 
 
 def test_a_file_that_cannot_be_written(

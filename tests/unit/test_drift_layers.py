@@ -246,6 +246,9 @@ def test_a_folder_of_too_many_entries_is_refused(tmp_path: Path) -> None:
         folder_manifest(tmp_path, layer=False, max_entries=4)
 
 
+HELLO = (b"H", b"\0")
+
+
 class Said:
     """A stream on which everything was said already."""
 
@@ -266,21 +269,22 @@ class Said:
 @pytest.mark.parametrize(
     ("frames", "error", "message"),
     [
-        ([(b"X", b"LimitError\0more\0")], ManifestError, "more than"),
-        ([(b"X", b"rights\0no\0")], NoScannerError, "no"),
-        ([(b"X", b"OSError\0input\0")], EngineError, "scanning failed: OSError input"),
+        ([HELLO, (b"X", b"LimitError\0more\0")], ManifestError, "more than"),
+        ([(b"H", b"its root may not\0")], NoScannerError, "its root may not"),
+        ([HELLO, (b"X", b"OSError\0input\0")], EngineError, "scanning failed: OSError input"),
         ([(b"O", b"CI runtime exec failed")], NoScannerError, "no Python runs there"),
         ([], NoScannerError, "no Python runs there"),
-        ([(b"M", b"/proc\0proc\0"), (b"R", b"/\0d755\0")], EngineError, "broken"),
-        ([(b"M", b"")], EngineError, "ended early"),
-        ([(b"M", b""), (b"R", b"/a")], EngineError, "broken"),
+        ([HELLO, (b"M", b"/proc\0proc\0"), (b"R", b"/\0d755\0")], EngineError, "broken"),
+        ([HELLO, (b"M", b"/proc\0")], EngineError, "broken"),
+        ([HELLO, (b"M", b"")], EngineError, "ended early"),
+        ([HELLO, (b"M", b""), (b"R", b"/a")], EngineError, "cut off"),
     ],
 )
 def test_what_a_scanner_may_say(
     frames: list[tuple[bytes, bytes]], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        list(Scanner(cast("Stream", Said(*frames)), "container x").rows(read=True))
+        list(Scanner(cast("Stream", Said(*frames)), "container x").rows())
 
 
 def test_very_deep_trees(tmp_path: Path) -> None:

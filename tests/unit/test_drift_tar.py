@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_envpar.drift.inside.scan import SPARSE_FROM
+from pytest_envpar.drift.inside.digests import SPARSE_FROM
 from pytest_envpar.drift.manifest import ManifestError
 from pytest_envpar.drift.tar import TarError
 from pytest_envpar.drift.tar_manifest import tar_manifest

@@ -10,11 +10,12 @@ import socket
 import struct
 import threading
 import time
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_envpar.engine import paths
 from pytest_envpar.engine.connection import Connection, Endpoint, HttpClient, TlsFiles
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.docker_networks import log_lines
@@ -24,13 +25,13 @@ from pytest_envpar.errors import (
     ConflictError,
     ConnectionLostError,
     EngineError,
+    ImageError,
     NotFoundError,
     UsageError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 INFO = {
     "ServerVersion": "20.10.0",
@@ -156,6 +157,60 @@ def test_a_connection_is_used_again(stand_in: StandIn, engine: DockerEngine) -> 
     assert (
         b"/v1.41/networks?filters=%7B%22label%22%3A+%5B%22a%3D1%22%2C+%22b%22%5D%7D" in stand_in.requests[-1]
     )
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../images/x", "a\n", "\udcff", "x/"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "inspect_image",
+        "image_history",
+        "image_folders",
+        "remote_image",
+        "remove_image",
+        "inspect_container",
+        "remove_container",
+        "layer_folders",
+        "attach",
+        "start",
+        "wait",
+        "logs",
+        "follow_logs",
+        "kill",
+        "stop",
+        "pause",
+        "stats",
+        "changes",
+        "export",
+        "inspect_volume",
+        "remove_volume",
+        "remove_network",
+        "exec_exit_code",
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_no_path(
+    stand_in: StandIn, engine: DockerEngine, verb: str, name: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"{re.escape(repr(name))} cannot be the name of ") as caught:
+        list(getattr(engine, verb)(name) or ())
+    assert caught.value.hint
+    assert isinstance(caught.value, ImageError) == ("image" in verb)
+    assert len(stand_in.requests) == 1
+
+
+def test_what_means_something_in_a_url_is_a_part_of_the_name(stand_in: StandIn, engine: DockerEngine) -> None:
+    stand_in.answers += [answer({"message": "no such image"}, status="404 Not Found")]
+    assert engine.inspect_image("registry:5000/a/b@sha256:0?x=%2e#y") is None
+    line = stand_in.requests[-1].split(b"\r\n")[0]
+    assert line == b"GET /v1.41/images/registry:5000/a/b@sha256:0%3Fx%3D%252e%23y/json HTTP/1.1"
+
+
+def test_names_become_paths_in_one_place_only() -> None:
+    folder = Path(paths.__file__).parent
+    for file in folder.glob("*.py"):
+        assert not re.search(
+            r"f\"/(containers|images|distribution|volumes|networks|exec)/", file.read_text()
+        ), file
 
 
 def test_a_connection_that_was_closed_meanwhile_is_replaced(stand_in: StandIn, engine: DockerEngine) -> None:

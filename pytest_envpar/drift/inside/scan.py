@@ -1,52 +1,37 @@
 """One pass over a file system: what is there, and the digest of every file.
 
-Runs inside a container, where its text is the program, and on the host over the folders of image layers. Rows are the
+Part of the program that runs inside a container, and used on the host over the folders of image layers. Rows are the
 records of ``drift/records.py`` with a ninth field, ``inode:ctime``: equal in two containers of one engine for a file
-that both have from the same layer, so that it need not be read.
+that both have from the same layer, so that it need not be read. A folder is another one in every container, and has
+none.
 
 Nothing but regular files is ever opened, links are never followed, and every folder is entered from the one above, so
-that nothing that moves meanwhile leads outside. Inside a container it answers requests, one JSON object a line; its
-answers are frames: one letter, the length in four bytes, and fields that each end with a zero byte.
+that nothing that moves meanwhile leads outside.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import stat
-import struct
-import sys
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO
 
+from pytest_envpar.drift.inside import digests, files
+
+TYPE_CHECKING = False  # as in `typing`, which takes as long to import as some hundred files to look at
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
+    from typing import Any
 
     Row = list[Any]
     Source = tuple[Row, Future[str] | None]
     Names = list[tuple[str, os.DirEntry[str]]]
 
-SPARSE_FROM = 1 << 30
-"""From this size on, blocks of zeros do not count: a file of 2 TiB may be all holes."""
-SPARSE_BLOCK = 1 << 16
-
-_SMALL = 1 << 16
-_PIECE = 1 << 20
 _PENDING = 48
 _ATTEMPTS = 3
-_FRAME = 1 << 16
-_FEW = 50
-_KEPT_XATTRS = ("user.", "security.capability", "system.posix_acl_")
-_NOT_KEPT = ("user.overlay.",)
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
-_EMPTY = hashlib.sha256(b"").hexdigest()
-_ZEROS = bytes(SPARSE_BLOCK)
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LETTERS = {
     stat.S_IFREG: "f",
     stat.S_IFDIR: "d",
@@ -72,7 +57,8 @@ class Scan:
     Args:
         root: A folder.
         layer: Whether it is a layer of an overlay, in which devices 0/0 and an attribute hide what is below.
-        read: Whether files are read; if not, their digests are empty.
+        read: Whether files are read; if not, their digests are empty, and so are the extended attributes of everything
+            but folders: what they are can be asked of single paths.
         skip: Paths below ``root`` that are left out, with everything below them.
         limit: LimitError after so many entries; 0 for no limit.
     """
@@ -92,15 +78,19 @@ class Scan:
         self._device = 0
         self._pending: deque[tuple[Row, Source | None]] = deque()
         self._pool: ThreadPoolExecutor | None = None
+        # There are few of them, and each is the same text again.
+        self._kinds: dict[int, str] = {}
+        self._owners: dict[tuple[int, int], str] = {}
 
     def __iter__(self) -> Iterator[Row]:
         """The rows in tree order, the root first."""
-        top = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        top = files.open_root(self._root)
         stack: list[tuple[int, str, Names]] = []
+        pending = self._pending
         try:
             status = os.fstat(top)
             self._device = status.st_dev
-            self._pending.append((self._directory("/", status, top), None))
+            pending.append((self._directory("/", status, top), None))
             stack.append((top, "", self._names(top, "/")))
             while stack:
                 folder, prefix, names = stack[-1]
@@ -115,9 +105,14 @@ class Scan:
                 below = self._one(folder, path, name, entry)
                 if below is not None:
                     stack.append((below, path, self._names(below, path)))
-                while self._pending and (self._pending[0][1] is None or len(self._pending) > _PENDING):
-                    yield self._finished()
-            while self._pending:
+                while pending:
+                    if pending[0][1] is None:
+                        yield pending.popleft()[0]
+                    elif len(pending) > _PENDING:
+                        yield self._finished()
+                    else:
+                        break
+            while pending:
                 yield self._finished()
         finally:
             for folder, _, _ in stack:
@@ -127,7 +122,7 @@ class Scan:
 
     def single(self, path: str) -> Row | None:
         """The row of one path alone."""
-        folder = _folder(self._root, path.split("/")[1:-1])
+        folder = files.folder_of(self._root, path)
         if folder is None:
             return None
         try:
@@ -153,9 +148,9 @@ class Scan:
             with os.scandir(folder) as entries:
                 # A folder of millions is refused before it fills the memory.
                 some = entries if not self._limit else islice(entries, self._limit + 1)
-                names = sorted(((entry.name, entry) for entry in some), key=_name, reverse=True)
+                names = sorted([(entry.name, entry) for entry in some], key=_name, reverse=True)
         except OSError as error:
-            self.notes.append((path, _reason(error)))
+            self.notes.append((path, files.reason(error)))
             return []
         if self._limit and len(names) > self._limit:
             raise LimitError("more than %d files and folders" % self._limit)
@@ -168,7 +163,7 @@ class Scan:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self.notes.append((path, _reason(error)))
+            self.notes.append((path, files.reason(error)))
             return None
         self._count += 1
         if self._limit and self._count > self._limit:
@@ -176,12 +171,13 @@ class Scan:
         return self._entry(folder, path, name, status)
 
     def _entry(self, folder: int, path: str, name: str, status: os.stat_result) -> int | None:
-        letter = _LETTERS[stat.S_IFMT(status.st_mode)]
+        kind = self._kind(status.st_mode)
+        letter = kind[0]
+        if letter == "f":
+            self._file(folder, path, name, status, kind)
+            return None
         if letter == "d":
             return self._enter(folder, path, name, status)
-        if letter == "f":
-            self._file(folder, path, name, status)
-            return None
         detail = ""
         if letter == "l":
             try:
@@ -191,13 +187,13 @@ class Scan:
             kind = "l777"
         elif letter in "cb":
             if self._layer and letter == "c" and status.st_rdev == 0:
-                self._add(path, "w", status, "")
+                self._pending.append((self._row(path, "w", status, ""), None))
                 return None
             detail = "%d:%d" % (os.major(status.st_rdev), os.minor(status.st_rdev))
-            kind = "%s%o" % (letter, status.st_mode & 0o7777)
-        else:
-            kind = "%s%o" % (letter, status.st_mode & 0o7777)
-        self._add(path, kind, status, detail, xattrs=_packed(self._xattrs(folder, path, name)))
+        row = self._row(path, kind, status, detail)
+        if self._read:
+            row[6] = self._attributes(folder, path, name)
+        self._pending.append((row, None))
         return None
 
     def _enter(self, folder: int, path: str, name: str, status: os.stat_result) -> int | None:
@@ -206,18 +202,20 @@ class Scan:
             self.notes.append((path, "something else is mounted there"))
             return None
         try:
-            below = _open(name, _OPEN_DIR, folder)
+            below = files.open_below(name, files.OPEN_FOLDER, folder)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                self.notes.append((path, _reason(error)))
-                self._add(path, "d%o" % (status.st_mode & 0o7777), status, "")
+                self.notes.append((path, files.reason(error)))
+                row = self._row(path, self._kind(status.st_mode), status, "")
+                row[8] = ""
+                self._pending.append((row, None))
             return None
         self._pending.append((self._directory(path, status, below), None))
         return below
 
     def _directory(self, path: str, status: os.stat_result, folder: int) -> Row:
-        xattrs = _listed(folder)
-        kind = "d"
+        xattrs = files.attribute_names(folder)
+        kind = self._kind(status.st_mode)
         if self._layer and xattrs:
             if any(space + "redirect" in xattrs for space in _OVERLAY):
                 raise UnsupportedError("%s is a renamed folder of a layer below" % path)
@@ -225,17 +223,14 @@ class Scan:
                 space + "opaque" in xattrs and os.getxattr(folder, space + "opaque") == b"y"
                 for space in _OVERLAY
             ):
-                kind = "D"
-        return self._row(
-            path,
-            "%s%o" % (kind, status.st_mode & 0o7777),
-            status,
-            "",
-            xattrs=_packed(_values(folder, xattrs)),
-        )
+                kind = "D" + kind[1:]
+        row = self._row(path, kind, status, "")
+        row[8] = ""
+        if xattrs:
+            row[6] = files.packed(files.attributes(folder, xattrs))
+        return row
 
-    def _file(self, folder: int, path: str, name: str, status: os.stat_result) -> None:
-        kind = "f%o" % (status.st_mode & 0o7777)
+    def _file(self, folder: int, path: str, name: str, status: os.stat_result, kind: str) -> None:
         link = ""
         key = (status.st_dev, status.st_ino)
         if status.st_nlink > 1:
@@ -245,13 +240,10 @@ class Scan:
                 self._pending.append(([path, None, None, None, None, first[0], None, None, None], first[1]))
                 return
             link = path
-        row = self._row(path, kind, status, str(status.st_size), link)
-        future = None
-        if not self._read:
-            row[6] = _packed(self._xattrs(folder, path, name))
-        else:
-            future = self._start(folder, path, name, row)
+        row = self._row(path, kind, status, str(status.st_size))
+        future = self._start(folder, path, name, row) if self._read else None
         if link:
+            row[5] = link
             self._seen[key] = (path, (row, future))
             self._pending.append((row, (row, future)))
         else:
@@ -261,30 +253,30 @@ class Scan:
         """Read a file into its row, now or (a large one) in another thread."""
         for attempt in range(_ATTEMPTS):
             try:
-                descriptor = _open(name, _OPEN_FILE, folder)
+                descriptor = files.open_below(name, files.OPEN_FILE, folder)
             except FileNotFoundError:
                 return None
             except OSError as error:
-                self.notes.append((path, _reason(error)))
+                self.notes.append((path, files.reason(error)))
                 return None
             try:
                 opened = os.fstat(descriptor)
                 if not stat.S_ISREG(opened.st_mode):
                     return None
-                names = _listed(descriptor)
+                names = files.attribute_names(descriptor)
                 if names:
                     if self._layer and any(space + "metacopy" in names for space in _OVERLAY):
                         raise UnsupportedError("%s has its content in a layer below" % path)
-                    row[6] = _packed(_values(descriptor, names))
-                if opened.st_size > _SMALL:
+                    row[6] = files.packed(files.attributes(descriptor, names))
+                if opened.st_size > digests.SMALL:
                     if self._pool is None:
-                        self._pool = _threads()
+                        self._pool = digests.threads()
                     kept, descriptor = descriptor, -1
-                    _fill(row, opened)
-                    return self._pool.submit(_large, kept, opened)
-                row[4] = digest = _small(descriptor, opened)
+                    self._fill(row, opened)
+                    return self._pool.submit(digests.large, kept, opened)
+                row[4] = digest = digests.small(descriptor, opened)
                 if digest:
-                    _fill(row, opened)
+                    self._fill(row, opened)
                     return None
             finally:
                 if descriptor >= 0:
@@ -292,6 +284,11 @@ class Scan:
             if attempt == _ATTEMPTS - 1:
                 self.notes.append((path, "it was written to while it was read"))
         return None
+
+    def _fill(self, row: Row, opened: os.stat_result) -> None:
+        """What the open file says: it may be another than the one that was listed."""
+        row[1] = self._kind(opened.st_mode)
+        row[3] = str(opened.st_size)
 
     def _finished(self) -> Row:
         row, source = self._pending.popleft()
@@ -309,34 +306,30 @@ class Scan:
             row[6:] = origin[6:]
         return row
 
-    def _xattrs(self, folder: int, path: str, name: str) -> Sequence[tuple[str, bytes]]:
-        where = self._root.rstrip("/") + path
-        if len(where) > 1000:
-            where = "/proc/self/fd/%d/%s" % (folder, name)
-        try:
-            names = os.listxattr(where, follow_symlinks=False)
-            return (
-                [(each, os.getxattr(where, each, follow_symlinks=False)) for each in names if kept(each)]
-                if names
-                else ()
-            )
-        except OSError:
-            return ()
+    def _attributes(self, folder: int, path: str, name: str) -> str:
+        return files.packed(files.attributes_at(self._root.rstrip("/") + path, folder, name))
 
-    def _add(self, path: str, kind: str, status: os.stat_result, detail: str, xattrs: str = "") -> None:
-        self._pending.append((self._row(path, kind, status, detail, xattrs=xattrs), None))
+    def _kind(self, mode: int) -> str:
+        kind = self._kinds.get(mode)
+        if kind is None:
+            kind = self._kinds[mode] = "%s%o" % (_LETTERS[stat.S_IFMT(mode)], mode & 0o7777)
+        return kind
 
-    def _row(
-        self, path: str, kind: str, status: os.stat_result, detail: str, link: str = "", xattrs: str = ""
-    ) -> Row:
+    def _row(self, path: str, kind: str, status: os.stat_result, detail: str) -> Row:
+        whose = (status.st_uid, status.st_gid)
+        owner = self._owners.get(whose)
+        if owner is None:
+            owner = "%d:%d" % whose
+            if len(self._owners) < 1000:
+                self._owners[whose] = owner
         return [
             path,
             kind,
-            "%d:%d" % (status.st_uid, status.st_gid),
+            owner,
             detail,
             "",
-            link,
-            xattrs,
+            "",
+            "",
             str(status.st_mtime_ns),
             "%d:%d" % (status.st_ino, status.st_ctime_ns),
         ]
@@ -348,294 +341,5 @@ def look(root: str, path: str) -> tuple[Row | None, list[tuple[str, str]]]:
     return scan.single(path), scan.notes
 
 
-def status(root: str, path: str) -> os.stat_result | None:
-    """What is at a single path; no link on the way is followed."""
-    folder = _folder(root, path.split("/")[1:-1])
-    if folder is None:
-        return None
-    try:
-        return os.stat(path.rpartition("/")[2] or ".", dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    finally:
-        os.close(folder)
-
-
-def _folder(root: str, parts: Iterable[str]) -> int | None:
-    """The descriptor of a folder below ``root``, entered step by step."""
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for part in parts:
-        try:
-            below = _open(part, _OPEN_DIR, folder)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return None
-            raise
-        finally:
-            os.close(folder)
-        folder = below
-    return folder
-
-
-def digest_of(descriptor: int, size: int) -> str:
-    """sha256 of an open file's first ``size`` bytes; from SPARSE_FROM on that of its blocks that are not all zeros."""
-    if size < SPARSE_FROM:
-        made = hashlib.sha256()
-        left = size
-        while left > 0:
-            piece = os.read(descriptor, min(_PIECE, left))
-            if not piece:
-                break
-            made.update(piece)
-            left -= len(piece)
-        return made.hexdigest()
-    blocks = SparseDigest(size)
-    at = 0
-    while at < size:
-        try:
-            at = os.lseek(descriptor, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                break
-            raise
-        at -= at % SPARSE_BLOCK
-        os.lseek(descriptor, at, os.SEEK_SET)
-        block = _block(descriptor, min(SPARSE_BLOCK, size - at))
-        if not block:
-            break
-        blocks.add(at, block)
-        at += SPARSE_BLOCK
-    return blocks.hexdigest()
-
-
-class SparseDigest:
-    """The digest of a file from SPARSE_FROM on, of its blocks in order."""
-
-    def __init__(self, size: int) -> None:
-        self._hash = hashlib.sha256(b"envpar sparse 1\0%d\0" % size)
-
-    def add(self, at: int, block: bytes) -> None:
-        """Count a whole block, which is shorter only at the end of the file."""
-        if block != _ZEROS[: len(block)]:
-            self._hash.update(struct.pack("<Q", at) + block)
-
-    def hexdigest(self) -> str:
-        """The digest so far."""
-        return self._hash.hexdigest()
-
-
-def _block(descriptor: int, size: int) -> bytes:
-    block = os.read(descriptor, size)
-    while len(block) < size:
-        piece = os.read(descriptor, size - len(block))
-        if not piece:
-            break
-        block += piece
-    return block
-
-
-def _small(descriptor: int, opened: os.stat_result) -> str:
-    """The digest of a small file; empty if it changed meanwhile."""
-    size = opened.st_size
-    if not size:
-        return _EMPTY
-    data = os.read(descriptor, size + 1)
-    if len(data) != size:
-        return ""
-    after = os.fstat(descriptor)
-    if after.st_mtime_ns != opened.st_mtime_ns or after.st_size != size:
-        return ""
-    return hashlib.sha256(data).hexdigest()
-
-
-def _large(descriptor: int, opened: os.stat_result) -> str:
-    """The digest of an open file, which is closed; empty if it changes all the time, or its size does."""
-    size = opened.st_size
-    try:
-        for _ in range(_ATTEMPTS):
-            digest = digest_of(descriptor, size)
-            after = os.fstat(descriptor)
-            if after.st_size != size:
-                return ""
-            if after.st_mtime_ns == opened.st_mtime_ns:
-                return digest
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            opened = after
-        return ""
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
-
-
-def _threads() -> ThreadPoolExecutor:
-    # Imported where it is needed: a scan that reads nothing is over in the time that this takes.
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 1)))
-
-
-def _fill(row: Row, opened: os.stat_result) -> None:
-    """What the open file says: it may be another than the one that was listed."""
-    row[1] = "f%o" % (opened.st_mode & 0o7777)
-    row[3] = str(opened.st_size)
-
-
-def _open(name: str, flags: int, folder: int) -> int:
-    try:
-        return os.open(name, flags, dir_fd=folder)
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-    # A very deep tree: one descriptor for each folder on the way.
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return os.open(name, flags, dir_fd=folder)
-
-
-def _listed(descriptor: int) -> Sequence[str]:
-    try:
-        return os.listxattr(descriptor)
-    except OSError:
-        return ()
-
-
-def _values(descriptor: int, names: Sequence[str]) -> list[tuple[str, bytes]]:
-    found = []
-    for name in names:
-        if kept(name):
-            try:
-                found.append((name, os.getxattr(descriptor, name)))
-            except OSError:
-                pass
-    return found
-
-
-def kept(name: str) -> bool:
-    """Whether an extended attribute is part of a file, as far as it is compared."""
-    # Labels of security modules belong to the container and not to its files; trusted ones are not seen inside.
-    return name.startswith(_KEPT_XATTRS) and not name.startswith(_NOT_KEPT)
-
-
-def _packed(pairs: Sequence[tuple[str, bytes]]) -> str:
-    if not pairs:
-        return ""
-    return " ".join(
-        "%s=%s" % (name.encode("utf-8", "surrogateescape").hex(), value.hex())
-        for name, value in sorted(pairs)
-    )
-
-
-def _name(item: tuple[str, Any]) -> str:
+def _name(item: tuple[str, os.DirEntry[str]]) -> str:
     return item[0]
-
-
-def _reason(error: OSError) -> str:
-    return "it cannot be read: %s" % (error.strerror or error)
-
-
-def mounts() -> list[tuple[str, str]]:
-    """Mount points and file system types of this process, but the root's."""
-    found = []
-    with open("/proc/self/mountinfo", "rb") as lines:
-        for line in lines:
-            before, _, after = line.decode("utf-8", "surrogateescape").partition(" - ")
-            target = before.split(" ")[4]
-            for escape, sign in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-                target = target.replace(escape, sign)
-            if target != "/":
-                found.append((target, after.split(" ")[0]))
-    return found
-
-
-def _send(out: BinaryIO, letter: bytes, fields: Sequence[str]) -> None:
-    data = ("\0".join(fields) + "\0").encode("utf-8", "surrogateescape") if fields else b""
-    out.write(letter + struct.pack(">I", len(data)) + data)
-
-
-def reads_all() -> bool:
-    """Whether this process may read every file: root with CAP_DAC_OVERRIDE or CAP_DAC_READ_SEARCH.
-
-    An exec as root need not have them: a container of another user that may gain no privileges lends it none.
-    """
-    with open("/proc/self/status") as lines:
-        rights = next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)
-    return os.geteuid() == 0 and bool(rights & 0b110)
-
-
-def _scanned(out: BinaryIO, request: dict[str, Any]) -> None:
-    if not reads_all():
-        _send(out, b"X", ["rights", "its root may not read every file"])
-        out.flush()
-        return
-    mounted = mounts()
-    _send(out, b"M", [field for pair in mounted for field in pair])
-    skip = list(request.get("skip") or ()) + [target for target, _ in mounted]
-    scan = Scan("/", read=bool(request.get("read")), skip=skip, limit=int(request.get("limit") or 0))
-    fields: list[str] = []
-    size = 0
-    for row in scan:
-        fields += row
-        size += len(row[0]) + 120
-        if size > _FRAME:
-            _send(out, b"R", fields)
-            fields, size = [], 0
-    _send(out, b"R", fields)
-    _send(out, b"N", [field for pair in scan.notes for field in pair])
-    _send(out, b"E", [])
-    out.flush()
-
-
-def _digests(out: BinaryIO, paths: Sequence[str]) -> None:
-    """Digests of single files, each path with its digest or the reason why there is none."""
-    found = map(_digest, paths) if len(paths) < _FEW else _threads().map(_digest, paths)
-    fields: list[str] = []
-    for path, (digest, reason) in zip(paths, found):
-        fields += [path, digest, reason]
-        if len(fields) > 600:
-            _send(out, b"D", fields)
-            fields = []
-    _send(out, b"D", fields)
-    _send(out, b"E", [])
-    out.flush()
-
-
-def _digest(path: str) -> tuple[str, str]:
-    try:
-        parts = path.split("/")[1:]
-        folder = _folder("/", parts[:-1])
-        if folder is None:
-            return "", "it was gone when it was read"
-        try:
-            descriptor = _open(parts[-1], _OPEN_FILE, folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        return "", _reason(error)
-    opened = os.fstat(descriptor)
-    if not stat.S_ISREG(opened.st_mode):
-        os.close(descriptor)
-        return "", "it became something else while it was read"
-    digest = _large(descriptor, opened)
-    return digest, "" if digest else "it was written to while it was read"
-
-
-def main() -> None:
-    """Answer requests until there are no more."""
-    source, out = sys.stdin.buffer, sys.stdout.buffer
-    for line in source:
-        try:
-            request = json.loads(line.decode("ascii"))
-            if "digests" in request:
-                _digests(out, request["digests"])
-            else:
-                _scanned(out, request)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other side has to know
-            _send(out, b"X", [type(error).__name__, str(error)])
-            out.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -23,15 +23,19 @@ ERRORS = (
     "NotFoundError",
     "UsageError",
 )
-HANDLES = (
-    "Address",
-    "Checkpoint",
-    "Container",
-    "ContainerFactory",
-    "ExecResult",
-    "Process",
-    "Stats",
-)
+HOMES = {
+    "Address": "values",
+    "Changes": "comparisons",
+    "Checkpoint": "values",
+    "Comparison": "comparisons",
+    "Container": "handles",
+    "ContainerFactory": "factory",
+    "ExecResult": "values",
+    "Manifest": "comparisons",
+    "Process": "processes",
+    "Stats": "values",
+}
+"""The public types by the module that has them."""
 
 
 def fixtures(channel: Channel, options: Dict[str, Any]) -> types.ModuleType:
@@ -63,10 +67,10 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if module.__name__ == NAME + ".errors":
             module.__dict__.update({name: value for name, value in vars(errors).items() if name[:1] != "_"})
             return
-        handles = importlib.import_module(package + ".handles")
         module.__dict__.update({name: getattr(errors, name) for name in ERRORS})
-        module.__dict__.update({name: getattr(handles, name) for name in HANDLES})
-        module.__dict__["__all__"] = sorted((*ERRORS, *HANDLES))
+        for name, home in HOMES.items():
+            module.__dict__[name] = getattr(importlib.import_module(package + "." + home), name)
+        module.__dict__["__all__"] = sorted((*ERRORS, *HOMES))
         module.__doc__ = "pytest-envpar inside a stage: containers come from the host."
 
 
@@ -102,7 +106,7 @@ class Provider:
 
     def give_back(self, container: Any, name: str) -> None:
         self._users[name].remove(container)
-        container.remove()
+        container._drop()
 
     def factory(self, name: str) -> Any:
         factory = self._factory()
@@ -112,7 +116,7 @@ class Provider:
     def close_factory(self, factory: Any, name: str) -> None:
         started, factory.started[:] = list(factory.started), []
         for container in started:
-            container.remove()
+            container._drop()
 
     @pytest.hookimpl(hookwrapper=True)
     def makereport(self, item: Any) -> Generator[None, Any, None]:
@@ -128,11 +132,12 @@ class Provider:
                     report.sections.append(("envpar: log of %s (%s)" % (container.name, name), log))
 
     def _factory(self) -> Any:
-        from . import handles
+        from .calls import Caller
+        from .factory import ContainerFactory
 
         if self._caller is None:
-            self._caller = handles.Caller(self._channel)
-        return handles.ContainerFactory(self._caller, give_up)
+            self._caller = Caller(self._channel)
+        return ContainerFactory(self._caller, give_up)
 
 
 def _log(container: Any) -> str:

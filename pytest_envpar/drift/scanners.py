@@ -1,0 +1,164 @@
+"""Scanners where they can run: in a container itself, beside it, or in one of an image that is made for it."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from pytest_envpar.drift import remote
+from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pytest_envpar.drift.remote import Scanner
+    from pytest_envpar.drift.sides import Side
+    from pytest_envpar.engine.api import Engine
+
+_FIND_PYTHON = (
+    'for p in "$@"; do shift; case $p in --) break;; esac; '
+    'if command -v "$p" >/dev/null 2>&1; then found=$p; while [ "$1" != -- ]; do shift; done; shift; '
+    'exec "$found" "$@"; fi; done; exit 127'
+)
+
+
+class NoWayError(EnvparError):
+    """This way is not open for this side; the message says why."""
+
+    code = "no-way"
+
+
+class Scanners:
+    """Starts scanners, and removes what was made for them.
+
+    Args:
+        labels: For containers that are made.
+        resources: Closed by whoever owns it when the comparison is done.
+        images: Images of the same engine in which there may be a Python, for containers that have none they may use.
+    """
+
+    def __init__(
+        self, labels: Mapping[str, str], resources: contextlib.ExitStack, images: Sequence[str] = ()
+    ) -> None:
+        self._labels = labels
+        self._resources = resources
+        self._images = images
+        self._created: list[tuple[Engine, str]] = []
+        resources.callback(self._remove)
+
+    def of(self, side: Side) -> Scanner:
+        """A scanner inside a container: the side itself, one beside it, or one of its image that is made for it.
+
+        Raises:
+            NoWayError: None can run there.
+        """
+        if side.engine is None:
+            raise NoWayError(f"{side.name}: there is no engine that has it")
+        if side.container is None:
+            if side.config is not None and side.config.volumes:
+                raise NoWayError(f"{side.name}: it declares volumes, which would hide what it has there")
+            return self._started(side, side.image_id, f"image {side.name}")
+        if not side.container.running:
+            raise NoWayError(f"{side.name}: it does not run, so that nothing can be started in it")
+        if side.container.cap_drop:
+            reasons = [f"{side.name}: its root has not all rights (cap-drop), and might not read all"]
+        else:
+            try:
+                return self._inside(side)
+            except NoWayError as error:
+                reasons = [error.message]
+        if not side.container.own_processes:
+            raise NoWayError(
+                f"{reasons[0]}; its processes are not only its own, so that it is not seen from beside"
+            )
+        for image in dict.fromkeys((side.image_id, *self._images)):
+            try:
+                return self._started(side, image, f"beside {side.name}", beside=side.container.id)
+            except NoWayError as error:
+                reasons.append(error.message)
+        raise NoWayError("; ".join(dict.fromkeys(reasons)))
+
+    def _inside(self, side: Side) -> Scanner:
+        """A scanner in a container that runs."""
+        engine, container = side.engine, side.container
+        assert engine is not None
+        assert container is not None
+        with _no_way(side):
+            stream = engine.exec_stream(
+                container.id, find_python(remote.arguments()), user="0:0", workdir=PurePosixPath("/")
+            )
+            self._resources.callback(stream.close)
+            made = remote.Scanner(stream, f"container {side.name}")
+            made.ready()
+        return made
+
+    def _started(self, side: Side, image: str, what: str, *, beside: str = "") -> Scanner:
+        """A scanner in a container of its own.
+
+        Args:
+            beside: The container whose files it reads, by way of its first process, instead of its own.
+        """
+        engine = side.engine
+        assert engine is not None
+        with _no_way(side):
+            line = find_python(remote.arguments(remote.OTHER if beside else ""))
+            container = self.create(side, line, image=image, beside=beside)
+            stream = engine.attach(container)
+            self._resources.callback(stream.close)
+            engine.start(container)
+            made = remote.Scanner(stream, what)
+            made.ready()
+        return made
+
+    def create(self, side: Side, line: tuple[str, ...], *, image: str = "", beside: str = "") -> str:
+        """Create a container that is no more than a place to look from: no network, no rights but to read."""
+        engine = side.engine
+        assert engine is not None
+        spec = ContainerSpec(
+            image=image or side.image_id,
+            entrypoint=line[:1],
+            command=line[1:],
+            labels=self._labels,
+            user="0:0",
+            network="none",
+            workdir=PurePosixPath("/"),
+            stdin=True,
+            cap_drop=("ALL",),
+            # Another's root is reached by way of its process, which takes the right to trace it.
+            cap_add=("DAC_READ_SEARCH", "SYS_PTRACE") if beside else ("DAC_READ_SEARCH",),
+            processes_of=beside,
+        )
+        container = engine.create_container(spec)
+        self._created.append((engine, container))
+        return container
+
+    def _remove(self) -> None:
+        """What was made for this comparison, beside each other: an engine takes its time for each."""
+        if self._created:
+            with ThreadPoolExecutor(len(self._created)) as pool:
+                list(pool.map(_remove, self._created))
+
+
+def find_python(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """A command line that starts the first Python that a container has; it ends with 127 if there is none."""
+    return ("/bin/sh", "-c", _FIND_PYTHON, "sh", *remote.PYTHONS, "--", *arguments)
+
+
+@contextlib.contextmanager
+def _no_way(side: Side) -> Iterator[None]:
+    """What fails here leaves other ways open, unless the engine is gone."""
+    try:
+        yield
+    except ConnectionLostError:
+        raise
+    except (EngineError, remote.NoScannerError) as error:
+        raise NoWayError(f"{side.name}: no Python could be started there ({error.message})") from error
+
+
+def _remove(made: tuple[Engine, str]) -> None:
+    engine, container = made
+    with contextlib.suppress(EngineError):
+        engine.remove_container(container)
