@@ -210,7 +210,7 @@ class DockerImages(Calls):
 
     def save_image(self, image: str) -> Iterator[bytes]:
         with translated(f"image {image}: save", self._url):
-            yield from self._request("GET", f"/images/{image}/get", timeout_s=None).chunks()
+            yield from self._request("GET", at("images", image, "get"), timeout_s=None).chunks()
 
     def load_image(self, tar: Iterable[bytes]) -> None:
         from pytest_envpar.engine.progress import follow_load
