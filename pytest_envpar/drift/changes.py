@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Literal
 from pytest_envpar.drift.outside import ENGINE, OURS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from pytest_envpar.drift.model import Attribute
+    from pytest_envpar.drift.model import Change as Difference
+    from pytest_envpar.drift.produce import Store
     from pytest_envpar.engine.api import Engine, LayerFolders
 
 Kind = Literal["added", "removed", "modified"]
@@ -27,7 +30,7 @@ class Change:
     """One path that differs.
 
     Args:
-        attributes: What differs of a modified one; empty where only the engine could be asked, which does not say it.
+        attributes: What differs of a modified one; empty where that could not be found out.
     """
 
     path: PurePosixPath
@@ -77,32 +80,46 @@ def united(found: Iterable[Changes]) -> Changes:
     )
 
 
-def left_behind(engine: Engine, container_id: str, *, hidden: Iterable[PurePosixPath] = ()) -> Changes:
+def left_behind(
+    engine: Engine,
+    container_id: str,
+    *,
+    hidden: Iterable[PurePosixPath] = (),
+    store: Callable[[], AbstractContextManager[Store]] | None = None,
+) -> Changes:
     """What a container's processes changed in its file system, compared with its image.
 
-    Works on running and on ended containers.
+    Works on running and on ended containers. Below a removed folder nothing is told; which names are the same file is
+    not compared.
 
     Args:
         hidden: Container paths that are not the image's own: mount points of volumes and tmpfs, the project.
             They, all below them, and the folders that were made only to hold them are left out.
+        store: Opens what is known of images, if that is needed.
     """
-    told = _told(engine, container_id)
+    hidden = tuple(hidden)
+    told = _told(engine, container_id, hidden, store)
     if engine.info.kind == "podman" and any((each.path, each.kind) == (_PASSWD, "modified") for each in told):
         hidden = (*hidden, *_podman_accounts(engine, container_id))
     return own_changes(told, hidden)
 
 
-def _told(engine: Engine, container_id: str) -> list[Change]:
-    """The raw listing, by the cheaper way where it can be had."""
-    from pytest_envpar.drift import folder, upper
+def _told(
+    engine: Engine,
+    container_id: str,
+    hidden: tuple[PurePosixPath, ...],
+    store: Callable[[], AbstractContextManager[Store]] | None,
+) -> list[Change]:
+    """The raw listing, by the cheapest way where it can be had."""
+    from pytest_envpar.drift import elsewhere, folder, upper
 
     folders = engine.layer_folders(container_id)
     if folders is not None:
         try:
             return list(_differing(folders))
         except (upper.UnreadableError, folder.UnreadableError):
-            pass  # the engine can always tell
-    return [Change(change.path, change.kind) for change in engine.changes(container_id)]
+            pass  # there are other ways
+    return elsewhere.changes(engine, container_id, hidden, store)
 
 
 def _differing(folders: LayerFolders) -> Iterator[Change]:
@@ -121,8 +138,14 @@ def _differing(folders: LayerFolders) -> Iterator[Change]:
             continue
         path = str(change.path)
         found = difference(below.get(path), own.get(path))
-        if found is not None:
-            yield dataclasses.replace(change, attributes=found.attributes)
+        attributes = own_attributes(found)
+        if attributes:
+            yield dataclasses.replace(change, attributes=attributes)
+
+
+def own_attributes(found: Difference | None) -> tuple[Attribute, ...]:
+    """What differs of a path by itself: which other names a file has depends on those."""
+    return () if found is None else tuple(each for each in found.attributes if each != "hardlink")
 
 
 def _podman_accounts(engine: Engine, container_id: str) -> tuple[PurePosixPath, ...]:

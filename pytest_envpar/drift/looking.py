@@ -59,7 +59,7 @@ def tree_of(
         return KeptTree(layers, wanted, layered=bool(side.diff_ids))
     if side.engine is None:
         return None
-    container = side.container.id if side.container is not None else _create(side, resources, labels)
+    container = side.container.id if side.container is not None else created(side, resources, labels)
     return KeptTree((side.engine.export(container),), wanted)
 
 
@@ -76,7 +76,12 @@ def _folders(side: Side) -> tuple[Path, ...] | None:
     return found if found and all(os.access(folder, os.R_OK | os.X_OK) for folder in found) else None
 
 
-def _create(side: Side, resources: contextlib.ExitStack, labels: Mapping[str, str]) -> str:
+def created(side: Side, resources: contextlib.ExitStack, labels: Mapping[str, str]) -> str:
+    """A container of an image that never runs.
+
+    Args:
+        resources: Removes it.
+    """
     import contextlib
 
     from pytest_envpar.engine.api import ContainerSpec

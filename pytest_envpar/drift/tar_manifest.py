@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pytest_envpar.drift.manifest import Manifest
+    from pytest_envpar.drift.records import Record
 
 _MAX_HOLES = 1 << 36
 """Zeros that holes of sparse files stand for, in all of an archive: they cost time and no bytes."""
@@ -82,6 +83,26 @@ def tar_manifest(
         if made is not None and made[1][0] in "di":
             sorter.add((folder, f"D{made[1][1:]}", *made[2:]))
     return sorter.finish()
+
+
+def first_record(pieces: Iterable[bytes], path: str) -> Record | None:
+    """The record of the first member of an archive, under another path; the rest is not read.
+
+    Raises:
+        TarError: It is no archive.
+    """
+    stream = iter(pieces)
+    source = Source(stream)
+    member = next(members(source), None)
+    made = None
+    if member is not None and member.kind != b"1":
+        sorter = Sorter(layer=False, max_entries=10)
+        _take(sorter, source, member, "/it", set())
+        made = sorter.get("/it")
+    close = getattr(stream, "close", None)
+    if close is not None:
+        close()
+    return None if made is None else (path, *made[1:])
 
 
 def _whiteout(sorter: Sorter, path: str, opaque: set[str]) -> None:

@@ -36,12 +36,19 @@ def scan(upper: Path, lower: Sequence[Path]) -> tuple[Change, ...]:
         UnreadableError: Something cannot be read, or needs a feature (``redirect_dir``) that this does not follow.
     """
     try:
-        return tuple(_walk(upper, tuple(lower), PurePosixPath("/")))
+        return tuple(_walk(upper, tuple(lower), PurePosixPath("/"), opaque=False))
     except OSError as error:
         raise UnreadableError(str(error)) from error
 
 
-def _walk(upper: Path, lower: tuple[Path, ...], at: PurePosixPath) -> Iterator[Change]:
+def _walk(upper: Path, lower: tuple[Path, ...], at: PurePosixPath, *, opaque: bool) -> Iterator[Change]:
+    """What one folder changes.
+
+    Args:
+        opaque: Whether it, or one above it, was replaced: what the lower ones have there is gone, or was made again.
+    """
+    if opaque:
+        yield from _hidden(upper, lower, at)
     with os.scandir(upper) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = at / entry.name
@@ -56,10 +63,8 @@ def _walk(upper: Path, lower: tuple[Path, ...], at: PurePosixPath) -> Iterator[C
                 if _attribute(entry.path, "redirect"):
                     raise UnreadableError(f"{path} is a renamed folder of a layer below")
                 yield Change(path, "modified" if below else "added")
-                opaque = _attribute(entry.path, "opaque") == b"y"
-                if opaque:
-                    yield from _hidden(Path(entry.path), beneath, path)
-                yield from _walk(Path(entry.path), () if opaque else beneath, path)
+                replaced = opaque or _attribute(entry.path, "opaque") == b"y"
+                yield from _walk(Path(entry.path), beneath, path, opaque=replaced)
 
 
 def _hidden(upper: Path, lower: tuple[Path, ...], at: PurePosixPath) -> Iterator[Change]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_envpar import options
 from pytest_envpar.containers import artifacts
 from pytest_envpar.drift import changes, render
 from pytest_envpar.errors import EnvparError
 from pytest_envpar.session.crash import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from pytest_envpar.config.model import Settings
+    from pytest_envpar.drift.produce import Store
     from pytest_envpar.worker.start import Site
 
 
@@ -51,7 +54,7 @@ class Summary:
     def look(self, site: Site, settings: Settings) -> None:
         """Ask a container, before it goes, what the suite left in it, and bring the artifacts."""
         self._looked = True
-        left = site.left_behind()
+        left = site.left_behind(_known_images)
         if left is not None:
             self._changes.append(left)
         if settings.artifacts:
@@ -126,3 +129,9 @@ class Summary:
                 if verbosity > 0:
                     lines += render.detail_lines(found)
         return [*lines, *map(escaped, self.kept)]
+
+
+@contextlib.contextmanager
+def _known_images() -> Iterator[Store]:
+    with options.open_ledger() as ledger:
+        yield ledger.manifests

@@ -30,15 +30,21 @@ class Comparer:
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._labels = labels
+        self._store = MemoryStore()
 
     def changes(self, container: Container) -> Changes:
         """What changed since it was made."""
         hidden = container.running.mount_points()
-        return left_behind(container.recipe.engine, container.id, hidden=hidden)
+        return left_behind(
+            container.recipe.engine,
+            container.id,
+            hidden=hidden,
+            store=lambda: contextlib.nullcontext(self._store),
+        )
 
     def diff(self, left: Container, right: Container) -> Comparison:
         """How ``right`` differs from ``left``."""
-        return compare_sides(_side(left), _side(right), labels=self._labels)
+        return compare_sides(_side(left), _side(right), self._store, labels=self._labels)
 
     def manifest(self, container: Container) -> Manifest:
         """All entries of its file system."""
@@ -47,7 +53,7 @@ class Comparer:
             (str(path) for path in side.hidden), side.container.mounts if side.container else {}
         )
         with contextlib.ExitStack() as resources:
-            producer = Producer(MemoryStore(), outside, self._labels, resources)
+            producer = Producer(self._store, outside, self._labels, resources)
             try:
                 made = producer.scan(side)
             except NoWayError:

@@ -21,6 +21,7 @@ from pytest_envpar.worker.probe import Probe, path_facts, probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pytest_envpar.config.model import Settings, Stage
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.readiness import Vantage
     from pytest_envpar.containers.services import Services
     from pytest_envpar.drift.changes import Changes
+    from pytest_envpar.drift.produce import Store
     from pytest_envpar.engine.api import ContainerInfo, Engine, Mount, Progress
     from pytest_envpar.images.pinned import PinnedImage
 
@@ -119,8 +121,12 @@ class Site:
             return None
         return state
 
-    def left_behind(self) -> Changes | None:
-        """What the suite left in the container's file system; None if the engine cannot tell any more."""
+    def left_behind(self, store: Callable[[], AbstractContextManager[Store]] | None = None) -> Changes | None:
+        """What the suite left in the container's file system; None if the engine cannot tell any more.
+
+        Args:
+            store: Opens what is known of images, if that is needed.
+        """
         from pytest_envpar.drift.changes import left_behind
 
         try:
@@ -128,6 +134,7 @@ class Site:
                 self.ground.engine,
                 self.container.id,
                 hidden=(self.paths.container, *self.container.mount_points()),
+                store=store,
             )
         except EngineError:
             return None

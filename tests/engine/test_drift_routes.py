@@ -12,6 +12,7 @@ import planted
 import pytest
 from engines import DOCKER_FIRST
 
+from pytest_envpar.drift.changes import left_behind
 from pytest_envpar.drift.model import sort_key
 from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
@@ -19,9 +20,10 @@ from pytest_envpar.drift.sides import archive_side, container_side, image_side
 from pytest_envpar.engine.api import ContainerSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from pytest_envpar.drift.changes import Changes
     from pytest_envpar.drift.model import Change, Comparison
     from pytest_envpar.drift.routes import Force
     from pytest_envpar.drift.sides import Side
@@ -187,6 +189,58 @@ def test_a_running_container_elsewhere(
     assert f"{pair.left}: its inodes are known from before" in warm.why
     back = compare_sides(right, left, store)
     assert [change.path for change in back.changes] == [change.path for change in cold.changes]
+
+
+def left(found: Changes) -> dict[str, tuple[str, ...]]:
+    return {str(each.path): (each.kind, *each.attributes) for each in (*found.items, *found.noise)}
+
+
+def test_what_a_container_changed_is_told_alike_here_and_elsewhere(
+    engine: Engine, elsewhere: Engine, pair: Planted
+) -> None:
+    here = left(left_behind(engine, pair.container))
+    assert here == left(left_behind(elsewhere, pair.container))
+    told = in_container(engine)
+    gone = tuple(f"{path}/" for path in ("/plant/gone", "/plant/again/old", "/plant/replaced"))
+    expected = {
+        path: what
+        for path, what in told.items()
+        if not path.startswith(gone) and what != ("modified", "hardlink")
+    }
+    # A file that lost a name of its own, or got one, is another one as well, and no other file.
+    assert here.keys() == expected.keys()
+    for path, what in expected.items():
+        assert set(what) <= set(here[path])
+
+
+@pytest.mark.parametrize("looked_at", [200, 0])
+def test_what_a_container_that_has_ended_changed(
+    engine: Engine,
+    elsewhere: Engine,
+    create: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    looked_at: int,
+) -> None:
+    work = "echo x >>/etc/debian_version; chmod 600 /etc/issue; chown 7 /etc/issue; echo x >/etc/new"
+    container = create("sh", "-c", work, user="0")
+    engine.start(container)
+    engine.wait(container, timeout_s=60)
+    here = left(left_behind(engine, container))
+    assert here == {
+        "/etc/debian_version": ("modified", "content"),
+        "/etc/issue": ("modified", "mode", "owner"),
+        "/etc/new": ("added",),
+    }
+    monkeypatch.setattr("pytest_envpar.drift.elsewhere.MAX_LOOKED_AT", looked_at)
+    there = left(left_behind(elsewhere, container))
+    if not looked_at:
+        # What is beyond the number is told without what differs.
+        assert there == {path: told[:1] for path, told in here.items()}
+    elif engine.info.kind == "podman":
+        # It does not give the owners of files.
+        assert there == {**here, "/etc/issue": ("modified", "mode")}
+    else:
+        assert there == here
 
 
 @DOCKER_FIRST
