@@ -76,6 +76,9 @@ FRESH = Option(
     "--env-fresh", "value", "SCOPE", "Use a new container of the stage per session, module or test."
 )
 FRESH_SCOPES: tuple[Scope, ...] = ("session", "module", "test")
+POLLUTION = Option(
+    "--env-pollution", "flag", None, "Tell what each test left on the container's file system."
+)
 DRIFT = Option(
     "--env-drift",
     "optional",
@@ -92,9 +95,7 @@ OPTIONS = (
     STAGE,
     ENGINE,
     DRIFT,
-    Option(
-        "--env-pollution", "flag", None, "Tell what each test left on the file system.", "pollution per test"
-    ),
+    POLLUTION,
     FROZEN,
     UPDATE,
     REPORT,
@@ -126,6 +127,7 @@ class Request:
         keep: When containers are kept, see :func:`keep_when`.
         fresh: How often a new container is used.
         engines: The engines' URLs, if several were given: a pool.
+        pollution: Tell what each test left on the file system.
     """
 
     stages: tuple[str, ...]
@@ -138,6 +140,7 @@ class Request:
     keep: str = "never"
     fresh: Scope = "session"
     engines: tuple[str, ...] = ()
+    pollution: bool = False
 
     @property
     def lock(self) -> Literal["frozen", "update"] | None:
@@ -281,6 +284,7 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
         keep_when(option),
         _fresh_scope(option),
         pool,
+        bool(getattr(option, POLLUTION.dest, False)),
     )
 
 

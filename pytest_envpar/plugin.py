@@ -56,6 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", line)
     if not config.pluginmanager.has_plugin("envpar-run"):
         config.pluginmanager.register(services.module(None), "envpar-services")
+        _refuse_without_stage(config)
     if getattr(config.option, options.DRIFT.dest, None):
         from pytest_envpar.session import gate
 
@@ -64,6 +65,17 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_envpar.session import report_files
 
         report_files.register(config)
+
+
+def _refuse_without_stage(config: pytest.Config) -> None:
+    """An option that looks at a stage's container would be of no effect, and nobody would notice."""
+    if getattr(config.option, options.POLLUTION.dest, False) and not any(
+        getattr(config.option, name, False) for name in options.PASSIVE
+    ):
+        raise pytest.UsageError(
+            f"{options.POLLUTION.name} tells what tests leave in the container of a stage, and this run has none",
+            f"hint: add {options.SHORT.name}=STAGE, or run without {options.POLLUTION.name}",
+        )
 
 
 @pytest.hookimpl(trylast=True)

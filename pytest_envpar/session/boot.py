@@ -10,7 +10,7 @@ from pytest_envpar.session import suffix
 from pytest_envpar.session.link import CREDIT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pytest
 
@@ -31,6 +31,7 @@ class Boot:
         places: The stage's containers.
         stage: The stage's name.
         stages: All stages of the run.
+        left: What earlier workers of the stage have told of pollution; None if nobody asked.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Boot:
         places: StagePlaces,
         stage: str,
         stages: Sequence[str],
+        left: Callable[[], list[list[str]]] | None = None,
     ) -> None:
         self.waits = False
         """The stage runs only when its turn comes."""
@@ -50,6 +52,7 @@ class Boot:
         self._places = places
         self._stage = stage
         self._stages = stages
+        self._left = left
 
     @property
     def crew(self) -> bool:
@@ -96,6 +99,7 @@ class Boot:
             "cap_drop": list(self._places.cap_drop),
             "pytest_cov": hasattr(self._known, "cov_source"),
             "coverage": self._coverage(place),
+            "pollution": None if self._left is None else {"left": self._left()},
         }
 
     def _coverage(self, place: Place) -> Any:

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_envpar.session.launch import Launch
+    from pytest_envpar.session.pollution import PollutionReport
     from pytest_envpar.worker.start import Ground
 
 OUTPUT = "envpar"
-"""Key of a worker's output, for what it has to tell: ``lines``, ``status`` and ``lost`` (engines of a pool)."""
+"""Key of a worker's output, for what it has to tell: ``lines``, ``status``, ``lost`` (engines of a pool) and
+``pollution``, if that was asked for."""
 
 
 class Controller:
@@ -41,6 +43,7 @@ class Controller:
         names: All stages that were asked for, also those of which the command line names no test.
         narrowed: Not every stage is to run all of the same tests.
         quiet: No header was asked for.
+        pollution: Writes what the workers tell of what their tests left, if that was asked for.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Controller:
         *,
         narrowed: bool,
         quiet: bool,
+        pollution: PollutionReport | None = None,
     ) -> None:
         self._config = config
         self._launched = list(launched)
@@ -64,6 +68,7 @@ class Controller:
         self._lost: dict[str, str] = {}
         self._nodes: dict[tuple[Any, str], crew.StageNode] = {}
         self._parity = Parity(config, [each.stage.name for each in launched]) if len(launched) > 1 else None
+        self._pollution = pollution
         for each in launched:
             config.add_cleanup(each.close)
 
@@ -110,6 +115,8 @@ class Controller:
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Write the header below pytest's own first line and before those of pytest-xdist."""
+        if self._pollution is not None:
+            session.config.pluginmanager.register(self._pollution, "envpar-pollution")
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.stats.pop("warnings", None)
@@ -166,6 +173,8 @@ class Controller:
         if isinstance(told, dict):
             self._told[str(node.gateway.id)] = [str(line) for line in told.get("lines", ())]
             self._lost |= {str(name): str(why) for name, why in dict(told.get("lost") or {}).items()}
+            if self._pollution is not None:
+                self._pollution.take(told.get("pollution"))
             status = told.get("status")
             if isinstance(status, int):
                 self._final = status

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_envpar.session.link import Link
+    from pytest_envpar.session.pollution import PollutionReport
     from pytest_envpar.session.signals import Signals
     from pytest_envpar.session.summary import Summary
 
@@ -34,6 +35,7 @@ class Hearing:
     Args:
         on_signal: Called once, with the number, when a signal was noted while the run waits; does not return.
         suffix: What node ids of this stage end with in this run.
+        pollution: Who wants to know what was left by what is no test, if anybody.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Hearing:
         summary: Summary,
         on_signal: Callable[[int], None],
         suffix: str,
+        pollution: PollutionReport | None = None,
     ) -> None:
         self.shown: set[int] = set()
         self.unseen: set[int] = set()
@@ -59,6 +62,7 @@ class Hearing:
         self._summary = summary
         self._on_signal = on_signal
         self._suffix = suffix
+        self._pollution = pollution
 
     def receive(self, timeout_s: float | None = None) -> wire.Message | crash.Death | None:
         """The next message; None if the time is up. Does not return if a signal came."""
@@ -73,7 +77,7 @@ class Hearing:
                 return message
 
     def aside(self, message: wire.Message) -> None:
-        """Show a message that belongs to no test: a warning, a text of a plugin, a value for the XML file."""
+        """Show a message that belongs to no test: a warning, a plugin's text, a value for the XML file, pollution."""
         config = self._config
         if isinstance(message, wire.Warned):
             location = message.fields.get("location")
@@ -95,6 +99,8 @@ class Hearing:
                 sys.stdout.write(message.text)
         elif isinstance(message, wire.Attribute):
             self._attribute(message)
+        elif isinstance(message, wire.Pollution) and self._pollution is not None:
+            self._pollution.hear(message.fields, stage=self._suffix.removeprefix("@"))
 
     def _attribute(self, message: wire.Attribute) -> None:
         from _pytest.junitxml import xml_key  # noqa: TID251 - where pytest keeps its XML writer

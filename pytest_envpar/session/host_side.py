@@ -132,12 +132,18 @@ def _enter(
         from pytest_envpar.session.controller import Controller
         from pytest_envpar.session.parity import narrowed
 
+        pollution = None
+        if request.pollution:
+            from pytest_envpar.session.pollution import PollutionReport
+
+            pollution = PollutionReport()
         run = Controller(
             config,
             launched,
             names,
             narrowed=narrowed(known, names),
             quiet=bool(getattr(known, "no_header", False)),
+            pollution=pollution,
         )
     else:
         from pytest_envpar.session.stage_run import StageRun

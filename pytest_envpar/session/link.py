@@ -182,7 +182,7 @@ class Link:
             elif isinstance(message, wire.Finish):
                 message.index = self._known(message.index)
                 self.running = None
-            elif isinstance(message, (wire.Passed, wire.Report)):
+            elif isinstance(message, (wire.Passed, wire.Report, wire.Pollution)):
                 message.index = self._known(message.index)
             elif isinstance(message, wire.Collecting):
                 self.collecting = message.nodeid
@@ -205,7 +205,7 @@ class Link:
         return True
 
     def _known(self, index: int) -> int:
-        if self._translate is None:
+        if self._translate is None or index < 0:
             return index
         return self._translate[index] if 0 <= index < len(self._translate) else -1
 
@@ -266,6 +266,7 @@ class Link:
         if death.container_gone:
             self._place = self._launch.another()
         self._said["failed_before"] = failed
+        self._said["pollution"] = self._options(self.place).get("pollution")
         self.greet(self.place)
         return self._resume(remaining, nodeids, failed)
 

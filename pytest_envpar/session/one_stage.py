@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_envpar import options
     from pytest_envpar.session.launch import Launch
+    from pytest_envpar.session.pollution import PollutionReport
     from pytest_envpar.worker.start import Site
 
 STATUS = "envpar_status"
@@ -63,6 +65,7 @@ class OneStage:
         known: pytest's namespace with all that the host knows of the command line.
         stages: The names of all stages of the run. Among several, this one may fail without ending the run.
         on_signal: Called once, with the number, when a signal was noted while the run waits; does not return.
+        pollution: Is told what the tests leave on the file system, if that was asked for.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class OneStage:
         known: Any,
         stages: Sequence[str],
         on_signal: Callable[[int], NoReturn],
+        pollution: PollutionReport | None = None,
     ) -> None:
         self.name = launched.stage.name
         self.launch = launched
@@ -80,10 +84,15 @@ class OneStage:
         self.alone = len(stages) == 1
         self.suffix = "" if self.alone else f"@{self.name}"
         self.summary = Summary(self.name, alone=self.alone)
-        self.boot = Boot(config, request, known, launched.places, self.name, stages)
+        self._pollution = pollution
+        self._stage = "" if self.alone else self.name
+        remembered = None if pollution is None else functools.partial(pollution.remembered, self._stage)
+        self.boot = Boot(config, request, known, launched.places, self.name, stages, remembered)
         self.link = Link(launched.places, self.name, self.boot.options)
         self.link.measured = self._measured
-        self.hearing = Hearing(config, self.link, launched.signals, self.summary, on_signal, self.suffix)
+        self.hearing = Hearing(
+            config, self.link, launched.signals, self.summary, on_signal, self.suffix, pollution
+        )
         self.collection: Collection | None = None
         self.lines: list[str] = []
         """What the inside has to say of its collection."""
@@ -319,6 +328,8 @@ class OneStage:
             report.user_properties = [*report.user_properties, ("stage", self.name)]
             if not self.boot.crew:  # else the controller does it, which shows the report
                 newer_ids.mend(self._config, report)
+        if self._pollution is not None and report.when == "teardown":
+            self._pollution.mark(report)
         return report
 
     def _lose(self, error: BaseException) -> None:
@@ -360,6 +371,9 @@ class OneStage:
                 )
                 self._services.add(report)
                 hook.pytest_runtest_logreport(report=self._marked(report))
+            elif isinstance(message, wire.Pollution) and message.index == index:
+                if self._pollution is not None:
+                    self._pollution.hear(message.fields, item.nodeid, self._stage)
             elif isinstance(message, wire.Start) and message.index == index:
                 started = True
                 if index not in self.hearing.shown:  # else it has been begun on an engine that was lost
@@ -420,6 +434,8 @@ class OneStage:
     def _crashed(self, item: VirtualItem, death: crash.Death, started: bool, over: bool) -> None:
         """The worker died: the test that was running failed, and the cause is told."""
         self._succession.death = death
+        if death.container_gone and self._pollution is not None:
+            self._pollution.next_container(self._stage)
         hook = self._config.hook
         if self.link.finished is not None:
             self._raise_for_end()
@@ -467,6 +483,8 @@ class OneStage:
             self.final = self._succession.final or self.final
         if over:
             self.summary.next_container()
+            if self._pollution is not None:
+                self._pollution.next_container(self._stage)
             self.hearing.again = True
 
     def _end_session(self) -> None:
@@ -590,6 +608,8 @@ class OneStage:
                 self._look(self.places.site)
             output = self.link.finished.output if self.link.finished is not None else {}
             self.summary.shadowed(output.get("shadowed") or ())
+            if self._pollution is not None:
+                self._pollution.compare(self.summary.changes, self._stage)
 
     def _look(self, site: Site) -> None:
         self.summary.look(site, self.launch.settings)

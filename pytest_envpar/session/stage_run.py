@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_envpar import options
     from pytest_envpar.session.launch import Launch
+    from pytest_envpar.session.pollution import PollutionReport
 
 
 class StageRun:
@@ -56,7 +57,11 @@ class StageRun:
         self._config = config
         self._signals = launched[0].signals
         self._quiet = bool(getattr(known, "no_header", False))  # absent with -p no:terminal
-        self._stages = [OneStage(config, request, each, known, names, self._interrupt) for each in launched]
+        self._pollution = _pollution(config) if request.pollution else None
+        self._stages = [
+            OneStage(config, request, each, known, names, self._interrupt, self._pollution)
+            for each in launched
+        ]
         self._by_name = {stage.name: stage for stage in self._stages}
         self._alone = len(names) == 1
         # A worker of pytest-xdist runs one test at a time, so that no stage has to wait for others.
@@ -170,6 +175,8 @@ class StageRun:
         manager = session.config.pluginmanager
         if self._parity is not None and not self._crew:
             manager.register(self._parity, "envpar-parity")
+        if self._pollution is not None:
+            manager.register(self._pollution, "envpar-pollution")
         for stage in self._stages:
             manager.register(stage.summary, f"envpar-summary-{stage.name}")
         yield
@@ -376,6 +383,8 @@ class StageRun:
                 for line in stage.summary.lines(verbosity)
             ]
             output[OUTPUT] = {"lines": lines, "status": self._final or self._insisted(), "lost": self._lost()}
+            if self._pollution is not None:
+                output[OUTPUT]["pollution"] = self._pollution.output()
         removal = threading.Thread(target=self._end, name="envpar-removal")
         removal.start()
         try:
@@ -445,6 +454,12 @@ class StageRun:
                 for key, value in dict(finished.output.get("cache") or {}).items():
                     if key == "cache/stepwise":
                         cache.set(stage.boot.stepwise_key, value)
+
+
+def _pollution(config: pytest.Config) -> PollutionReport:
+    from pytest_envpar.session.pollution import PollutionReport
+
+    return PollutionReport(shown=not hasattr(config, "workerinput"))
 
 
 def _waves(stages: Sequence[OneStage], size: int) -> list[list[OneStage]]:

@@ -78,6 +78,11 @@ class Summary:
                 f"not from the project ({source})"
             )
 
+    @property
+    def changes(self) -> changes.Changes:
+        """What the suite left in its containers, as far as that could be looked at."""
+        return changes.united(self._changes)
+
     def _target(self, root: Path) -> Path:
         """Where artifacts go (host). Several stages write the same names, so each has a folder of its own then."""
         if self._folder is None:

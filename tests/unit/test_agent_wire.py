@@ -39,6 +39,7 @@ FROZEN: list[tuple[wire.Message, str]] = [
         wire.Coverage({"done": True}, [["", "a.py", "lines", [1, 2]]]),
         '["coverage",{"done":true},[["","a.py","lines",[1,2]]]]',
     ),
+    (wire.Pollution(3, {"owner": ""}), '["pollution",3,{"owner":""}]'),
     (wire.Stop("exit", "why", ["a.py", 1], 9), '["stop","exit","why",["a.py",1],9]'),
     (wire.Finished(0, {}), '["finished",0,{}]'),
     (wire.Output(1, "\xff"), '["output",1,"\\u00ff"]'),

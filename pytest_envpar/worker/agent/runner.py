@@ -41,11 +41,16 @@ def run(ends: WorkerEnds, site: str, first: str) -> int:
     from .inside import Inside, LateConfigure
 
     inside = Inside(channel, options)
+    plugins = [inside, LateConfigure(inside), public.fixtures(channel, options)]
+    if options.get("pollution") is not None:
+        from .pollution import Pollution
+
+        plugins.append(Pollution(channel, options))
     measure = inside.measure
     try:
         if measure is not None and measure.whole:
             measure.start()
-        status = int(_main(arguments, [inside, LateConfigure(inside), public.fixtures(channel, options)]))
+        status = int(_main(arguments, plugins))
         if measure is not None:
             measure.finish()
         channel.send(wire.Finished(status, inside.output))

@@ -195,7 +195,7 @@ class Supervisor:
         pid = os.fork()
         if pid == 0:
             self._become_worker(out_write, err_write)
-            kept = [_move_up(fd) for fd in (control_read, frames_write, ack_read)]
+            kept = [move_up(fd) for fd in (control_read, frames_write, ack_read)]
             for fd in (control_write, frames_read, ack_write, out_read, err_read):
                 os.close(fd)
             return WorkerEnds(kept[0], kept[1], kept[2], recorder)
@@ -399,7 +399,7 @@ def _without(frame: bytes, forwarded: int) -> bytes:
     return wire.HEADER.pack(flags, len(payload)) + payload
 
 
-def _move_up(fd: int) -> int:
+def move_up(fd: int) -> int:
     """Out of the way of tests that count descriptors or close the low ones."""
     try:
         high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 230)

@@ -63,6 +63,7 @@ class Init(_Message):
     as ``python -m pytest``), ``width``, ``markup``, ``lines`` (what is printed uncaptured appears line by line, not in
     blocks), ``autostart`` (run what was collected without waiting for a plan), ``crew`` (run item by item as told, as
     a worker of pytest-xdist: its ``workerinput``; None otherwise), ``distributes`` (the host has pytest-xdist),
+    ``pollution`` (tell what tests leave on the file system: ``left``, rows of kind, path and whose; None otherwise),
     ``credit`` (how many tests may start before the host shows one), ``root`` (the project, a container path),
     ``cache`` (values of pytest's cache that only the host keeps), ``pytest_cov`` (the host has pytest-cov) and
     ``coverage`` (what to measure, see :mod:`measure`; None for nothing).
@@ -259,6 +260,19 @@ class Coverage(_Message):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
+class Pollution(_Message):
+    """What a test left on the file system; an ``index`` of -1 for what is no test's.
+
+    ``fields``: ``owner`` (whose it is, if no test's), ``counts`` (by kind: created, changed, deleted), ``paths`` (rows
+    of kind, path, attributes that differ), ``touched`` (of a failing test: rows of what it did, path, kind, and whose
+    that was). Or ``problem``: why not all of it is known.
+    """
+
+    index: int
+    fields: Dict[str, Json]
+
+
+@dataclasses.dataclass(eq=False, repr=False)
 class Stop(_Message):
     """The session inside ended early: ``kind`` is interrupted, failed, exit, keyboard or internal."""
 
@@ -322,6 +336,7 @@ Message = Union[
     Attribute,
     Call,
     Coverage,
+    Pollution,
     Stop,
     Finished,
     Output,
@@ -353,6 +368,7 @@ _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "attribute": (Attribute, (str, str, object)),
     "call": (Call, (int, str, str, dict, str, bool)),
     "coverage": (Coverage, (dict, list)),
+    "pollution": (Pollution, (int, dict)),
     "stop": (Stop, (str, str, (list, _OPTIONAL), (int, _OPTIONAL))),
     "finished": (Finished, (int, dict)),
     "output": (Output, (int, str)),
