@@ -189,7 +189,7 @@ class StagePlaces:
 
     def _sweep(self, engine: Engine) -> None:
         try:
-            sweep(engine)
+            sweep(engine, everything_dead=False)
         except EnvparError:
             pass  # the run itself will meet an engine that does not work; leftovers stay for the next run
 

@@ -101,6 +101,9 @@ class Site:
             return "the container ended, and the engine does not say how"
         if code and code > 128:
             return f"the container was killed from outside (exit code {code}, signal {code - 128})"
+        if code == 0:
+            # Its main process is ours, and leaves when nobody is at the other end any more.
+            return "the connection to the container was lost, and it ended"
         return f"the container ended with exit code {code}" + (f": {state.error}" if state.error else "")
 
     def _settled(self) -> ContainerInfo | None:

@@ -16,7 +16,7 @@ from pytest_envpar.containers.recipe import Recipe
 from pytest_envpar.containers.source import plan_source
 from pytest_envpar.containers.sweep import sweep
 from pytest_envpar.engine.select import select_engine
-from pytest_envpar.errors import ConfigError, EnvparError, UsageError
+from pytest_envpar.errors import ConfigError, EngineError, EnvparError, UsageError
 from pytest_envpar.images import locking
 from pytest_envpar.images.resolve import resolve
 from pytest_envpar.worker.comparer import Comparer
@@ -101,7 +101,7 @@ class Supply:
 
     def _sweep(self) -> None:
         try:
-            sweep(self.engine)
+            sweep(self.engine, everything_dead=False)
         except EnvparError:
             pass  # whoever starts a container meets an engine that does not work
 
@@ -322,11 +322,18 @@ class Supply:
             waiting = self._ahead.setdefault(key, [])
             first = waiting.pop(0) if waiting else None
         made = recipe()
-        container = self.start(made) if first is None else first.result()
+        container = self.start(made) if first is None else self._ahead_or_anew(first, made)
         with self._lock:
             if more > 0 and not waiting and not self._closed:
                 waiting.append(self._work.submit(self.start, made))
         return container
+
+    def _ahead_or_anew(self, first: concurrent.futures.Future[Container], recipe: Recipe) -> Container:
+        try:
+            return first.result()
+        except EngineError:
+            # That was the engine a while ago; what is wrong with it now is told by another try.
+            return self.start(recipe)
 
     def drop(self, container: Container) -> None:
         """Remove a container; nobody waits for it."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from daemons import Daemon
 from projects import DOCKER, Project, base_image, missing
 
 from pytest_envpar.engine.select import Candidate, connect
@@ -87,6 +89,25 @@ def podman_project(tmp_path: Path, podman: Engine, environ: Mapping[str, str]) -
     root = tmp_path / "project"
     root.mkdir()
     with contextlib.closing(Project(root, base_image(podman), podman, "podman", environ)) as made:
+        yield made
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, docker: Engine) -> Iterator[Daemon]:
+    """A Docker daemon of the test's own, with the base image and one more runtime, ``noting``.
+
+    The runtime is runc, and writes into the file ``called`` below ``tmp_path`` that it was asked.
+    """
+    runc = shutil.which("runc")
+    why = Daemon.missing() or ("a second runtime needs runc" if runc is None else None)
+    if why is not None:
+        missing(why)
+    noting = tmp_path / "noting"
+    noting.write_text(f'#!/bin/sh\necho called >> {tmp_path}/called\nexec {runc} "$@"\n', encoding="utf-8")
+    noting.chmod(0o755)
+    with contextlib.closing(Daemon("--add-runtime", f"noting={noting}")) as made:
+        made.start()
+        made.take_image(base_image(docker), DOCKER)
         yield made
 
 

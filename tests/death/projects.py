@@ -161,17 +161,23 @@ class Project:
         host: tuple[str, ...] = ("-m", "pytest"),
         under: tuple[str, ...] = (),
         cwd: Path | None = None,
+        stage: str | None = "qa",
     ) -> Run:
-        """Start pytest with ``--env=qa`` in a process group of its own, ``under`` another program if named."""
+        """Start pytest with ``--env=qa`` in a process group of its own, ``under`` another program if named.
+
+        Args:
+            stage: ``None`` for a plain run on the host.
+        """
         junit = self.root.with_name(f"junit-{len(self._runs)}.xml")
         command = [*under, sys.executable, *host]
+        asked = [] if stage is None else [f"--env={stage}"]
         environ = {"PYTHONUNBUFFERED": "1", **self.environ}
         if not any(point.name == "envpar" for point in importlib.metadata.entry_points(group="pytest11")):
             command += ["-p", "pytest_envpar.plugin"]
             environ["PYTHONPATH"] = str(SOURCE)
         process = subprocess.Popen(
             # Whoever started these tests in the background may have had the signals ignored, which is inherited.
-            [ENV, "--default-signal=INT,HUP,QUIT", *command, "--env=qa", f"--junitxml={junit}", *args],
+            [ENV, "--default-signal=INT,HUP,QUIT", *command, *asked, f"--junitxml={junit}", *args],
             cwd=cwd or self.root,
             env=environ,
             stdin=subprocess.DEVNULL,
