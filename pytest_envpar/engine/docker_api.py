@@ -283,7 +283,13 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
         self, name: str, *, labels: Mapping[str, str], options: Mapping[str, str] = _NOTHING
     ) -> PurePosixPath:
         body = {"Name": name, "Driver": "local", "Labels": dict(labels), "DriverOpts": dict(options)}
-        answer = self._json("POST", "/volumes/create", f"volume {name}", body=body)
+        try:
+            answer = self._json("POST", "/volumes/create", f"volume {name}", body=body)
+        except EngineError as error:
+            if "volume already exists" not in error.message:
+                raise
+            # Podman: somebody else made it at the same moment. Asked again it gives what is there.
+            answer = self._json("POST", "/volumes/create", f"volume {name}", body=body)
         return PurePosixPath(str(parse.table(answer).get("Mountpoint") or ""))
 
     def inspect_volume(self, name: str) -> Listed | None:

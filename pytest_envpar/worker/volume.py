@@ -151,7 +151,11 @@ class Filler:
 
 
 def packed(files: Mapping[PurePosixPath, bytes], links: Mapping[PurePosixPath, str]) -> bytes:
-    """Deterministic; everything belongs to root and is readable by all."""
+    """Deterministic; everything belongs to root and is readable by all.
+
+    It ends with its two empty blocks. Podman stops reading there and fails with "broken pipe" if the rest of a record
+    comes a moment later (https://github.com/containers/buildah/issues/6573).
+    """
     import tarfile
 
     buffer = io.BytesIO()
@@ -169,4 +173,5 @@ def packed(files: Mapping[PurePosixPath, bytes], links: Mapping[PurePosixPath, s
             else:
                 member.mode, member.size = 0o644, len(files[path])
                 tar.addfile(member, io.BytesIO(files[path]))
-    return buffer.getvalue()
+        end = tar.offset
+    return buffer.getvalue()[: end + 2 * tarfile.BLOCKSIZE]

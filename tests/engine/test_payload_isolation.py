@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
+import shutil
 import tarfile
 import threading
 from pathlib import Path, PurePosixPath
@@ -16,7 +18,7 @@ from pytest_envpar.config.model import Stage
 from pytest_envpar.containers.labels import RUN, Owner
 from pytest_envpar.engine.api import ContainerSpec, Engine, ExecResult, ImageInfo
 from pytest_envpar.errors import StageError
-from pytest_envpar.worker import oneshot
+from pytest_envpar.worker import oneshot, payload
 from pytest_envpar.worker.payload import ROOT, Payload, ensure
 from pytest_envpar.worker.probe import Probe, probe
 
@@ -309,6 +311,32 @@ def test_many_at_once_fill_one_volume_once(engine: Engine, owner: Owner, tmp_pat
     assert len(set(map(str, made))) == 1
     assert len(made) == 4
     assert told == [f"preparing pytest {made[0].pytest_version} for Python 3.11 (once)"]
+
+
+def test_several_caches_fill_one_volume(
+    engine: Engine, owner: Owner, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = base(engine, "bookworm")
+    found, _ = ready(engine, owner, image, cache_dir)
+    monkeypatch.setattr(payload, "VOLUME_PREFIX", f"pytest-envpar-agent-{secrets.token_hex(4)}-")
+    begin = threading.Barrier(3)
+    made: list[Payload] = []
+
+    def work(number: int) -> None:
+        # Each knows how to make the content and nothing of a volume, as a user's second cache folder does.
+        shutil.copytree(cache_dir / "trees", tmp_path / str(number) / "trees")
+        begin.wait()
+        made.append(ensure(engine, image, found, "inject", tmp_path / str(number), owner=owner))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 3
+    assert len({each.volume for each in made}) == 1
+    bad, entries = json.loads(run(engine, owner, image, found, made[0], CHECK_TREE).stdout)
+    assert (bad, entries) == ([], ["_envpar_agent", "complete.json", "first", "site"])
 
 
 def test_probe_of_a_virtual_environment_and_a_user(engine: Engine, owner: Owner, cache_dir: Path) -> None:

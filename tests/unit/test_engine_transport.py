@@ -159,6 +159,20 @@ def test_a_connection_is_used_again(stand_in: StandIn, engine: DockerEngine) -> 
     )
 
 
+def test_a_volume_that_somebody_else_makes_at_the_same_moment(
+    stand_in: StandIn, engine: DockerEngine
+) -> None:
+    taken = {"message": "adding volume to state: name v is in use: volume already exists"}
+    stand_in.answers += [
+        answer(taken, status="500 Internal Server Error"),
+        answer({"Name": "v", "Mountpoint": "/v"}),
+    ]
+    assert engine.create_volume("v", labels={}) == PurePosixPath("/v")
+    stand_in.answers += [answer(taken, status="500 Internal Server Error")] * 2
+    with pytest.raises(EngineError, match="volume already exists"):
+        engine.create_volume("v", labels={})
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../images/x", "a\n", "\udcff", "x/"])
 @pytest.mark.parametrize(
     "verb",
