@@ -6,6 +6,8 @@ import difflib
 import struct
 from typing import TYPE_CHECKING
 
+from pytest_envpar.drift.bytecode import alike_but_for_filename
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,7 +24,8 @@ def alike_but_for_noise(path: str, before: bytes, after: bytes) -> bool:
     """Whether two contents differ only where every build writes something else.
 
     Exact: an ELF's build id and the name of its debug file, the header of a ``.pyc`` after its magic number (its time
-    and the size of the source), the time in the header of a gzip file, the day of the last change in ``/etc/shadow``.
+    and the size of the source) and the name of the file that it was compiled from, the time in the header of a gzip
+    file, the day of the last change in ``/etc/shadow``.
     """
     if len(before) != len(after) and not may_change_size(path):
         return False
@@ -32,7 +35,7 @@ def alike_but_for_noise(path: str, before: bytes, after: bytes) -> bool:
         one, other = _masked(before), _masked(after)
         return one is not None and one == other
     if path.endswith(".pyc"):
-        return before[:4] == after[:4] and len(before) > 16 and before[16:] == after[16:]
+        return alike_but_for_filename(before, after)
     if len(before) > 10 and before[:3] == after[:3] == b"\x1f\x8b\x08":
         return before[3] == after[3] and before[8:] == after[8:]
     return False
@@ -40,7 +43,7 @@ def alike_but_for_noise(path: str, before: bytes, after: bytes) -> bool:
 
 def may_change_size(path: str) -> bool:
     """Whether a file's noise can change its length."""
-    return path in _SHADOW
+    return path in _SHADOW or path.endswith(".pyc")
 
 
 def worth_reading(path: str, head: bytes) -> bool:

@@ -38,7 +38,9 @@ class Preset:
 
 
 MTIME = Preset("mtime", "only times differ")
-CONTENT = Preset("content", "files differ only in what every build writes anew (build id, time stamp)")
+CONTENT = Preset(
+    "content", "files differ only in what every build writes anew (build id, time stamp, place of the source)"
+)
 DATABASES = Preset("databases", "package databases: what they record is compared")
 
 PATHS = (
