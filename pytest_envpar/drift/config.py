@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pytest_envpar.drift.model import ConfigChange
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _ENGINE_ENV = frozenset({"HOME", "HOSTNAME", "TERM", "container"})
 """What Podman adds to the environment of every container."""
+_OWN_NAME = re.compile(r"[0-9a-f]{12}")
+"""The name that a container has by itself: the beginning of its id."""
 _ENGINE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What both engines set where an image has no PATH."""
 
@@ -73,6 +76,8 @@ def _of_image(found: Mapping[str, str], other: Mapping[str, str]) -> dict[str, s
         name = field.partition(".")[2]
         if field.startswith("env."):
             if field not in other and (name in _ENGINE_ENV or (name == "PATH" and value == _ENGINE_PATH)):
+                continue
+            if name == "HOSTNAME" and _OWN_NAME.fullmatch(value):
                 continue
         elif field.startswith("labels.") or field in ("cmd", "entrypoint", "stop_signal"):
             continue

@@ -24,7 +24,11 @@ _FILES = re.compile(
 
 def shown(change: ConfigChange) -> ConfigChange:
     """A field with values that may be shown."""
-    name = change.field.rpartition(".")[2] if change.field.startswith(("env.", "labels.")) else ""
+    name = (
+        change.field.rpartition(".")[2]
+        if change.field.startswith(("env.", "labels.", "process.env."))
+        else ""
+    )
     return dataclasses.replace(change, before=_value(name, change.before), after=_value(name, change.after))
 
 

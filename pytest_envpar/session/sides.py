@@ -70,10 +70,14 @@ def parse(text: str, settings: Settings | None, here: Path, engine: Callable[[],
     if _CONTAINER.fullmatch(text) and _has_container(connected, text):
         return Named(text, "container", text)
     kind = connected.info.kind
-    close = did_you_mean(text, tuple(stages), what="stages") if stages else None
+    hint = f"pull it: {kind} pull {text}" if _may_be_image(text) else None
+    if stages:
+        hint = did_you_mean(text, tuple(stages), what="stages")
+    if text.endswith((".tar", ".tgz", ".tar.gz")):
+        hint = "there is no file of this name in this folder"
     raise ImageError(
         f"{text!r} is no stage, no file, and neither an image nor a container that {kind} has",
-        hint=close or (f"pull it: {kind} pull {text}" if _may_be_image(text) else None),
+        hint=hint,
     )
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_envpar.drift import secret
+from pytest_envpar.drift.model import ConfigChange
 from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import container_side, image_side
@@ -152,7 +154,10 @@ def test_what_processes_feel_in_two_containers(engine: Engine, create: Callable[
     low, high = ({"ulimits": {"nofile": n}} if engine.info.kind == "docker" else {} for n in (900, 1000))
     one = create("sleep", "600", env={"LANG": "C.UTF-8"}, **high)
     two = create(
-        "sleep", "600", env={"LANG": "de_DE.UTF-8", "TZ": "XYZ-3", "PATH": "/usr/bin:/bin:/nowhere"}, **low
+        *("sh", "-c", "export LATE=1 API_TOKEN=hunter2; exec sleep 600"),
+        env={"LANG": "de_DE.UTF-8", "TZ": "XYZ-3", "PATH": "/usr/bin:/bin:/nowhere"},
+        memory_bytes=256 << 20,
+        **low,
     )
     for container in (one, two):
         engine.start(container)
@@ -164,6 +169,13 @@ def test_what_processes_feel_in_two_containers(engine: Engine, create: Callable[
     assert told["locale"] == ("C.UTF-8, UTF-8", "de_DE.UTF-8 (unsupported locale setting)")
     assert told["path.02"][1] == "/nowhere: is not there"
     assert told["env.TZ"] == (None, "XYZ-3")
+    # What the first process was given on the way, and where its group ends.
+    assert told["process.env.LATE"] == (None, "1")
+    assert "process.env.TZ" not in told
+    assert told["limits.container.memory"] == ("unlimited", str(256 << 20))
+    assert secret.shown(ConfigChange("process.env.API_TOKEN", *told["process.env.API_TOKEN"])).after == (
+        secret.NOT_SHOWN
+    )
     assert "kernel" not in told
     same = compare_sides(container_side(engine, one), container_side(engine, one))
     assert same.config == ()

@@ -145,6 +145,11 @@ def test_what_engines_add_to_a_container_is_no_difference() -> None:
     }
     container = RunConfig(env=env, cmd=("sleep",), labels={"x": "y"}, stop_signal="15", workdir="/")
     assert compare_config(image, container, containers=True) == ()
+    # Podman lists the name of each among the variables.
+    one, two = (RunConfig(env={"HOSTNAME": name}) for name in ("7c775d59a0de", "dd4d9d2847ec"))
+    assert compare_config(one, two, containers=True) == ()
+    named = compare_config(one, RunConfig(env={"HOSTNAME": "db"}), containers=True)
+    assert [(each.field, each.after) for each in named] == [("env.HOSTNAME", "db")]
     changed = dataclasses.replace(container, env={**env, "PATH": "/opt/bin"}, user="5")
     assert [each.field for each in compare_config(image, changed, containers=True)] == ["env.PATH", "user"]
 

@@ -77,6 +77,7 @@ def test_a_name(text: str, kind: str, name: str, settings: Settings, tmp_path: P
     [
         ("des", "'des' is no stage, no file, and neither an image nor a container that docker has"),
         ("other", "'other' is no stage, no file"),
+        ("left.tar", "there is no file of this name in this folder"),
         ("stage:des", "there is no stage 'des'"),
         ("image:", "'image:' names nothing"),
         ("file:gone.tar", "there is no file or folder"),
@@ -87,7 +88,7 @@ def test_no_name(text: str, shown: str, settings: Settings, tmp_path: Path) -> N
     (tmp_path / "other").mkdir()
     with pytest.raises(UsageError) as raised:
         meaning(text, settings, tmp_path)
-    assert shown in raised.value.message
+    assert shown in f"{raised.value.message}; {raised.value.hint}"
 
 
 @pytest.mark.parametrize(
