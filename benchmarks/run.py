@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -99,17 +100,32 @@ class Bench:
 
 def timed(command: list[str], cwd: Path) -> float:
     """Wall seconds of a command that must succeed."""
+    start = time.perf_counter()
+    output(command, cwd)
+    return time.perf_counter() - start
+
+
+def output(command: list[str], cwd: Path) -> str:
+    """What a command prints that must succeed."""
     # In CI a stage has to be locked before it runs; these projects are made here.
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON", "CI"))
     }
-    start = time.perf_counter()
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
-    seconds = time.perf_counter() - start
     if done.returncode != 0:
         told = f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
         sys.exit(f"{' '.join(command)} in {cwd} ended with {done.returncode}\n{told}")
-    return seconds
+    return done.stdout
+
+
+def first_test(command: list[str], cwd: Path) -> float:
+    """Seconds until the first test of a command runs, by the clock that host and container have in common."""
+    start = time.time()
+    told = output(command, cwd)
+    found = re.search(r"first test at ([\d.]+)", told)
+    if found is None:
+        sys.exit(f"{' '.join(command)} in {cwd} ran no test:\n{told[-3000:]}")
+    return float(found[1]) - start
 
 
 def ratio(name: str, against: str, ours: list[float], theirs: list[float], budget: float) -> Result:
@@ -124,6 +140,31 @@ def single(bench: Bench) -> Iterator[Result]:
     bare += ["/venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     ours, theirs = bench.pairs(lambda: bench.stage_run(root), lambda: timed(bare, root))
     yield ratio("a single test, cold container", "bare docker run, pytest baked in", ours, theirs, 1.25)
+
+
+def reuse(bench: Bench) -> Iterator[Result]:
+    """The first test in a warm container against local pytest."""
+    root = bench.project("reuse", 1)
+    (root / "tests" / "test_0000.py").write_text(
+        "import time\ndef test_first():\n    print('first test at %r' % time.time())\n"
+    )
+    warm = [str(bench.host), "-m", "pytest", "-q", "-s", "--env=qa", "--env-reuse"]
+    local = [str(bench.local), "-m", "pytest", "-q", "-s"]
+    try:
+        ours, theirs = bench.pairs(lambda: first_test(warm, root), lambda: first_test(local, root))
+    finally:
+        remove_warm(root)
+    yield ratio("time to first test, --env-reuse", "local pytest", ours, theirs, 1.5)
+
+
+def remove_warm(root: Path) -> None:
+    """Remove the container that waits for the next run of a project that goes."""
+    mine = ["--filter", f"label=pytest-envpar.project={root}", "--filter", "label=pytest-envpar.warm"]
+    for container in run(["docker", "ps", "-aq", *mine]).split():
+        run(["docker", "rm", "--force", "--volumes", container])
+    volumes = run(["docker", "volume", "ls", "-q", *mine]).split()
+    for volume in sorted(volumes, key=lambda name: not name.endswith("-source")):
+        run(["docker", "volume", "rm", volume])
 
 
 def thousand(bench: Bench) -> Iterator[Result]:
@@ -186,6 +227,7 @@ def without(bench: Bench) -> Iterator[Result]:
 
 CASES = {
     "single": single,
+    "reuse": reuse,
     "thousand": thousand,
     "ten-thousand": ten_thousand,
     "real": real,

@@ -79,6 +79,12 @@ FRESH_SCOPES: tuple[Scope, ...] = ("session", "module", "test")
 POLLUTION = Option(
     "--env-pollution", "flag", None, "Tell what each test left on the container's file system."
 )
+REUSE = Option(
+    "--env-reuse",
+    "flag",
+    None,
+    "Use a container that an earlier run has started, and start one for the next.",
+)
 DRIFT = Option(
     "--env-drift",
     "optional",
@@ -101,7 +107,7 @@ OPTIONS = (
     REPORT,
     KEEP,
     FRESH,
-    Option("--env-reuse", "flag", None, "Keep a warm container between runs.", "warm containers"),
+    REUSE,
     Option("--env-bisect", "value", "A..B", "Find the drift that makes tests fail.", "bisecting"),
 )
 OUR_NAMES = ("envpar", "pytest_envpar", "pytest_envpar.plugin")
@@ -125,6 +131,7 @@ class Request:
         frozen: Refuse what is not in the lock file.
         update: Rewrite the stage's entry in the lock file.
         keep: When containers are kept, see :func:`keep_when`.
+        reuse: Use a container that waits for this run.
         fresh: How often a new container is used.
         engines: The engines' URLs, if several were given: a pool.
         pollution: Tell what each test left on the file system.
@@ -141,6 +148,7 @@ class Request:
     fresh: Scope = "session"
     engines: tuple[str, ...] = ()
     pollution: bool = False
+    reuse: bool = False
 
     @property
     def lock(self) -> Literal["frozen", "update"] | None:
@@ -271,6 +279,11 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
         raise UsageError(
             f"{FROZEN.name} and {UPDATE.name} contradict each other", hint="one leaves the lock file as it is"
         )
+    if getattr(option, REUSE.dest, False) and distributes(option):
+        raise UsageError(
+            f"{REUSE.name} and -n contradict each other: one container waits for the next run, not one for each worker",
+            hint="run without one of them",
+        )
     engine = engines[0] if len(engines) == 1 else None
     pool = engines if len(engines) > 1 else ()
     return Request(
@@ -285,6 +298,7 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
         _fresh_scope(option),
         pool,
         bool(getattr(option, POLLUTION.dest, False)),
+        bool(getattr(option, REUSE.dest, False)),
     )
 
 

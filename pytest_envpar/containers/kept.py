@@ -7,7 +7,8 @@ import shlex
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from pytest_envpar.containers.labels import RUN
+from pytest_envpar.containers import warm
+from pytest_envpar.containers.labels import RUN, WARM
 from pytest_envpar.containers.lifecycle import run_name
 from pytest_envpar.engine.select import docker_command_url
 
@@ -45,7 +46,12 @@ def lines(
         words += ["--workdir", str(workdir)]
     told = [] if info.running else [f"start:  {_command(engine, environ, ['start', running.name])}"]
     told.append(f"enter:  {shlex.join([*words, running.name, _shell(running, python)])}")
-    volumes = _volumes(engine, info.labels.get(RUN, ""), run_name(running.name))
+    if WARM in info.labels:
+        volumes = [
+            each for each in warm.volumes(info.labels[WARM]) if engine.inspect_volume(each) is not None
+        ]
+    else:
+        volumes = _volumes(engine, info.labels.get(RUN, ""), run_name(running.name))
     return [*told, f"remove: {removal(engine, environ, [running.name], volumes)}"]
 
 

@@ -29,12 +29,15 @@ __all__ = [
     "SERVICE",
     "STAGE",
     "USER",
+    "WARM",
     "Kind",
     "Owner",
     "is_dead",
 ]
 
 RUN = LABEL_PREFIX + "run"
+WARM = LABEL_PREFIX + "warm"
+"""Of a warm container and its volumes: what their names began with when they were made."""
 _HOST = LABEL_PREFIX + "host"
 _BOOT = LABEL_PREFIX + "boot"
 _PID = LABEL_PREFIX + "pid"

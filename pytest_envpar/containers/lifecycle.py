@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar.containers.refusals import stage_errors
 from pytest_envpar.containers.removal import remove_owned
-from pytest_envpar.containers.source import SourcePlan, fill_source, open_source
+from pytest_envpar.containers.source import (
+    SourcePlan,
+    fill_source,
+    open_source,
+    remove_volume,
+    written_mount,
+)
 from pytest_envpar.engine.api import ContainerSpec, Mount
 from pytest_envpar.errors import ConflictError, StageError
 from pytest_envpar.images.tags import slug
@@ -138,6 +144,8 @@ def start_container(
     attach: bool = True,
     ports: tuple[str, ...] = (),
     network: str | None = None,
+    more_labels: Mapping[str, str] = _EMPTY,
+    watched: bool = False,
 ) -> RunningContainer:
     """Create, fill, attach to and start a container of ``stage``; if any step fails, nothing is left.
 
@@ -155,6 +163,8 @@ def start_container(
         ports: Published on the loopback address, as ``5432/tcp``.
         network: The run's own network, where the services are. It takes the place of ``network = "none"``, and comes
             first beside a network that the stage names.
+        more_labels: Added to those of the container and its volumes.
+        watched: Show what is written over the project at ``WRITTEN``, too, where that is a volume.
 
     Raises:
         StageError: The image or a key of the stage makes the container impossible; the message names the key.
@@ -167,15 +177,17 @@ def start_container(
             hint="set 'runtime' in the [engine] table of containers.conf, or use Docker",
         )
     name = name or container_name(owner, stage.name)
-    labels = owner.labels(kind, stage.name)
+    labels = {**owner.labels(kind, stage.name), **more_labels}
     with contextlib.ExitStack() as stack:
-        source_labels = owner.labels("source", stage.name)
+        source_labels = {**owner.labels("source", stage.name), **more_labels}
         source_mounts: tuple[Mount, ...] = ()
         if source_plan is not None:
             source_mounts = open_source(engine, source_plan, name, source_labels, stack)
             workdir = workdir or stage.workdir or source_plan.container_root
         all_mounts = [*_stage_volumes(stage, source_plan), *source_mounts]
         all_mounts += mounts
+        if watched and source_plan is not None:
+            all_mounts += written_mount(source_plan, name)
         all_tmpfs = {**_stage_tmpfs(stage), **tmpfs}
         spec = ContainerSpec(
             image=image.image_id,
@@ -233,6 +245,30 @@ def start_container(
             tuple(all_mounts),
             tuple(PurePosixPath(path) for path in all_tmpfs),
         )
+
+
+def adopt(
+    engine: Engine,
+    container_id: str,
+    name: str,
+    volumes: Sequence[str],
+    stream: Stream | None,
+    mounts: tuple[Mount, ...],
+) -> RunningContainer:
+    """Own a container that another process has started.
+
+    Args:
+        volumes: The names of its own volumes, in the order in which they can be removed.
+        stream: Attached to its main process.
+        mounts: What is mounted in it.
+    """
+    stack = contextlib.ExitStack()
+    for volume in reversed(volumes):
+        stack.callback(remove_volume, engine, volume)
+    if stream is not None:
+        stack.callback(stream.close)
+    stack.callback(remove_owned, engine.remove_container, container_id)
+    return RunningContainer(engine, container_id, name, stream, stack, mounts)
 
 
 def create_owned(

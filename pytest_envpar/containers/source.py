@@ -36,6 +36,9 @@ Not below ``/.envpar``: tools that skip hidden directories would find no project
 ``/src``: images put their own things there.
 """
 
+WRITTEN = PurePosixPath("/.envpar/written")
+"""Where a watched container shows what is written over its project."""
+
 _ENGINE_PATHS = tuple(map(PurePosixPath, ("/dev", "/proc", "/sys", "/.envpar")))
 # Words that Docker's local driver takes out of a volume's options before the kernel sees them.
 _MOUNT_WORDS = frozenset(
@@ -255,6 +258,13 @@ def open_source(
     return (Mount("volume", f"{prefix}-source", root),)
 
 
+def written_mount(plan: SourcePlan, prefix: str) -> tuple[Mount, ...]:
+    """The mount that shows what is written over the project, where it is in a volume of its own."""
+    if plan.mode != "overlay" or not plan.native_overlay:
+        return ()
+    return (Mount("volume", f"{prefix}-upper", WRITTEN, read_only=True),)
+
+
 def engine_volume(
     engine: Engine,
     name: str,
@@ -264,11 +274,12 @@ def engine_volume(
 ) -> PurePosixPath:
     """Create a volume whose removal is on ``stack`` before it exists, so that no interrupt can leave it
     behind."""
-    stack.callback(_remove_volume, engine, name)
+    stack.callback(remove_volume, engine, name)
     return engine.create_volume(name, labels=labels, options=options or {})
 
 
-def _remove_volume(engine: Engine, name: str) -> None:
+def remove_volume(engine: Engine, name: str) -> None:
+    """Remove a volume, if that can be done now."""
     # What cannot be removed now is swept by a later run: its labels say whose it was.
     with contextlib.suppress(EngineError):
         engine.remove_volume(name)

@@ -6,8 +6,9 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Literal
 
-from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, RUN, STAGE, Owner, is_dead
+from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, RUN, STAGE, WARM, Owner, is_dead
 from pytest_envpar.containers.lifecycle import KEPT, run_name
+from pytest_envpar.containers.warm import PARKED, user_of
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 from pytest_envpar.images.tags import COPIES
 
@@ -66,8 +67,10 @@ def list_ours(engine: Engine) -> tuple[OurObject, ...]:
     )
     dead: dict[Owner, bool] = {}
     ours: list[OurObject] = []
+    warm: dict[str, str] = {}
     for type_, listed in listings:
         ours += (_ours(type_, each, dead) for each in sorted(listed, key=_removal_order))
+        warm |= {each.id: each.labels[WARM] for each in listed if WARM in each.labels}
     kept = [each for each in ours if each.name.startswith(KEPT)]
     # A volume of its project is named after the container as it was called before.
     names = {run_name(each.name) for each in kept}
@@ -80,7 +83,15 @@ def list_ours(engine: Engine) -> tuple[OurObject, ...]:
             return each.name.rpartition("-")[0] in names
         return each.name.startswith(KEPT) or (each.type == "network" and (each.run, each.stage) in stages)
 
-    return tuple(dataclasses.replace(each, state="kept") if stays(each) else each for each in ours)
+    ours = [dataclasses.replace(each, state="kept") if stays(each) else each for each in ours]
+    # The volumes of a warm container are what it is, whoever has made them.
+    states = {warm[each.id]: each.state for each in ours if each.type == "container" and each.id in warm}
+    return tuple(
+        dataclasses.replace(each, state=states.get(warm[each.id], each.state))
+        if each.type == "volume" and each.id in warm
+        else each
+        for each in ours
+    )
 
 
 def _networks(engine: Engine) -> tuple[Listed, ...]:
@@ -109,7 +120,9 @@ def _ours(type_: ObjectType, listed: Listed, dead: dict[Owner, bool]) -> OurObje
     kind = labels.get(KIND, "")
     owner = Owner.parse(labels)
     state: State = "live"
-    if kind == CACHE:
+    if WARM in labels:
+        kind, owner = "warm", user_of(listed.name, owner)
+    if kind == CACHE or listed.name.startswith(PARKED):
         state = "cache"
     elif owner is not None:
         if owner not in dead:
@@ -122,7 +135,7 @@ def _ours(type_: ObjectType, listed: Listed, dead: dict[Owner, bool]) -> OurObje
         kind=kind,
         project=labels.get(PROJECT, ""),
         stage=labels.get(STAGE, ""),
-        run=labels.get(RUN, ""),
+        run=owner.run if owner is not None else labels.get(RUN, ""),
         owner=owner,
         state=state,
         status=listed.status,

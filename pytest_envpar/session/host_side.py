@@ -109,7 +109,7 @@ def _enter(
     stages = launch.asked(stages, [str(word) for word in known.file_or_dir])
     spread = options.distributes(known) and not crew
     launched = given.take(settings, stages, request.engine, request.lock) if given is not None else None
-    if launched is not None and spread:
+    if launched is not None and (spread or request.reuse):
         for each in launched:
             each.close()
         launched = None
@@ -118,7 +118,9 @@ def _enter(
         # it prepares on all of them.
         number = options.crew_number() if crew else 0
         turn = {"only_prepare": True} if spread else {"first": number}
-        launched = launch.begin(settings, stages, request.engine, request.lock, **turn)
+        launched = launch.begin(
+            settings, stages, request.engine, request.lock, reuse=request.reuse and not crew, **turn
+        )
 
     # Only now: the engine is busy with the container, and this takes time, too.
     try:

@@ -92,16 +92,20 @@ class Launch:
         *,
         only_prepare: bool = False,
         turn: int = 0,
+        reuse: bool = False,
     ) -> Launch:
         """Start the first container of ``stage``; returns at once.
 
         Args:
             turn: Which engine of a pool it is the turn of.
             only_prepare: Start none, but have everything ready for the containers of other processes.
+            reuse: Take one that waits for this run, if there is one, and leave one for the next.
             signals: The handlers of the run, if it has begun with another stage.
         """
         signals = signals or Signals(f"stage {stage.name}")
-        places = StagePlaces(settings, stage, engine, options.cache_dir(), dict(os.environ), lock, turn)
+        places = StagePlaces(
+            settings, stage, engine, options.cache_dir(), dict(os.environ), lock, turn, reuse=reuse
+        )
         signals.take()
         return cls(
             settings,
@@ -141,6 +145,7 @@ def begin(
     *,
     only_prepare: bool = False,
     first: int = 0,
+    reuse: bool = False,
 ) -> tuple[Launch, ...]:
     """Start the first containers of all ``stages`` at once, or only prepare that; returns at once, too.
 
@@ -150,7 +155,9 @@ def begin(
     launched: list[Launch] = []
     for turn, stage in enumerate(stages, first):
         signals = launched[0].signals if launched else None
-        made = Launch.begin(settings, stage, engine, lock, signals, only_prepare=only_prepare, turn=turn)
+        made = Launch.begin(
+            settings, stage, engine, lock, signals, only_prepare=only_prepare, turn=turn, reuse=reuse
+        )
         launched.append(made)
     return tuple(launched)
 

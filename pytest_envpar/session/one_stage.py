@@ -286,6 +286,8 @@ class OneStage:
             item: The test.
             following: What comes next, where that is decided on the way: in a worker of pytest-xdist.
         """
+        if not self._done:
+            self.places.leave_one()
         if self.lost is None:
             try:
                 if self.boot.crew and not self._ask(item, following):
@@ -622,6 +624,8 @@ class OneStage:
         site = self.places.site
         if site is not None:
             self._keeping.workdir = site.paths.to_container(self._config.invocation_params.dir)
+        if self.started and not self.hearing.interrupted:
+            self.places.leave_one()  # where there was no test to begin it beside
         self.places.keep()
         self.summary.kept = self._keeping.lines()
 

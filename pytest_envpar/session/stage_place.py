@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine
     from pytest_envpar.images.pinned import PinnedImage
     from pytest_envpar.session.desk import Desk
+    from pytest_envpar.session.reuse import Reuse
     from pytest_envpar.worker.agent import wire
     from pytest_envpar.worker.client import Client
     from pytest_envpar.worker.start import Ground, Site
@@ -46,6 +47,7 @@ class StagePlaces:
         environ: The host's environment.
         mode: How strictly the lock file binds; ``None`` lets the environment decide.
         turn: Which engine of a pool it is the turn of; see :class:`~pytest_envpar.session.pool.Pool`.
+        reuse: Whether the first container is one that waits for this run, if there is one.
     """
 
     scratch = start.SCRATCH + "/cache"
@@ -59,6 +61,8 @@ class StagePlaces:
         environ: Mapping[str, str],
         mode: locking.Mode | None = None,
         turn: int = 0,
+        *,
+        reuse: bool = False,
     ) -> None:
         self._settings = settings
         self._stage = stage
@@ -82,6 +86,11 @@ class StagePlaces:
         """Called at the end, when the container is gone and the engine is still there."""
         # pytest has not started its own output yet.
         self._tell = Teller()
+        self._reuse: Reuse | None = None
+        if reuse:
+            from pytest_envpar.session.reuse import Reuse
+
+            self._reuse = Reuse(environ, cache_dir / "warm", self._tell)
 
     def begin(self) -> None:
         """Start the first container; meant for a thread. Raises EnvparError, and then leaves nothing behind."""
@@ -118,7 +127,9 @@ class StagePlaces:
                 self._ground = ground = self._prepared(engine)
                 if then_start:
                     self._services = start.start_services(ground)
-                    self._site = start.start(ground, self._environ, services=self._services)
+                    self._site = self._reuse.take(ground) if self._reuse is not None else None
+                    if self._site is None:
+                        self._site = self._start()
                     if self._services is not None:
                         self._services.wait_ready(self._site.vantage())
                 else:
@@ -296,6 +307,11 @@ class StagePlaces:
             self._fresh.see_off(last, look)
         return site
 
+    def leave_one(self) -> None:
+        """Begin to start the container that waits for the next run, if one is to; returns at once."""
+        if self._reuse is not None:
+            self._reuse.leave()
+
     def settle(self) -> None:
         """Wait until former containers are gone."""
         self._fresh.settle()
@@ -391,6 +407,8 @@ class StagePlaces:
             f"envpar: stage {ground.stage.name}, image {ground.image.short()}, {info.kind} {info.version}, "
             f"source {plan.mode}" + (f" at {plan.container_root}" if plan.mapped else "")
         ]
+        if self._reuse is not None and self._reuse.taken:
+            lines.append("envpar: in a warm container, unchanged since it was started")
         if plan.why:
             lines.append(f"envpar: {plan.why}")
         if ground.locked.services:
@@ -419,6 +437,8 @@ class StagePlaces:
                 if services is not None:
                     # After the stage's own container: it is on their network.
                     stack.callback(services.close)
+                if self._reuse is not None:
+                    stack.callback(self._reuse.close)
                 stack.callback(self._fresh.close)
                 self.worker_gone()
                 if site is not None:

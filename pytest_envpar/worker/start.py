@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from pytest_envpar.containers.labels import CACHE, KIND, WARM
 from pytest_envpar.containers.lifecycle import RunningContainer, start_container
 from pytest_envpar.containers.source import SourcePlan, plan_source
 from pytest_envpar.errors import EngineError, NotFoundError
@@ -36,12 +38,17 @@ if TYPE_CHECKING:
 SCRATCH = "/.envpar/tmp"
 """A tmpfs of ours inside: pytest's cache directory, and what coverage.py writes."""
 
+_TMPFS = {SCRATCH: "rw,mode=1777,size=512m"}
 _REMOVALS = ("removing", "dead")
 _END_S = 2.0
 _REMOVAL_S = 4.0
 _KILLED = 137
 
 _BOOT = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from _envpar_agent.supervisor import main; main(sys.argv[1:])"
+
+
+WATCHED_BOOT = f"import sys; sys.dont_write_bytecode = True; {_BOOT}"
+"""For a container that may wait: nothing is written to it before it is used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,26 +260,16 @@ def start(
         StageError: A key of the stage makes the container impossible.
         EngineError: The engine failed.
     """
-    payload = ground.payload
     container = start_container(
         ground.engine,
         ground.image,
         ground.stage,
         owner=ground.owner,
-        command=(
-            str(ground.probe.python),
-            "-c",
-            _BOOT,
-            str(payload.site or ""),
-            str(payload.first or ""),
-        ),
+        command=_command(ground, _BOOT),
         source_plan=ground.plan,
         mounts=ground.mounts,
-        env={
-            **({} if services is None else services.env),
-            **{name: environ[name] for name in ground.stage.pass_env if name in environ},
-        },
-        tmpfs={SCRATCH: "rw,mode=1777,size=512m"},
+        env={**({} if services is None else services.env), **_passed(ground, environ)},
+        tmpfs=_TMPFS,
         network=None if services is None else services.network,
     )
     if on_start is not None:
@@ -283,3 +280,41 @@ def start(
         Client(container.stream),
         PathMap(ground.plan.host_root, ground.plan.container_root),
     )
+
+
+def start_watched(ground: Ground, environ: Mapping[str, str], base: str) -> RunningContainer:
+    """Start a container that waits for a run to attach to it; see :mod:`~pytest_envpar.worker.warm`.
+
+    Args:
+        base: Its name, and what the names of its volumes begin with.
+
+    Raises:
+        EngineError: The engine failed.
+    """
+    return start_container(
+        ground.engine,
+        ground.image,
+        ground.stage,
+        owner=ground.owner,
+        command=(*_command(ground, WATCHED_BOOT), "watch"),
+        source_plan=ground.plan,
+        mounts=ground.mounts,
+        env=_passed(ground, environ),
+        tmpfs=_TMPFS,
+        name=base,
+        # Not in the project: what Python looks up there now it would not see changed later.
+        workdir=PurePosixPath("/"),
+        attach=False,
+        # Other releases, which do not know what is warm, leave caches alone.
+        more_labels={WARM: base, KIND: CACHE},
+        watched=True,
+    )
+
+
+def _command(ground: Ground, boot: str) -> tuple[str, ...]:
+    payload = ground.payload
+    return (str(ground.probe.python), "-c", boot, str(payload.site or ""), str(payload.first or ""))
+
+
+def _passed(ground: Ground, environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[name] for name in ground.stage.pass_env if name in environ}

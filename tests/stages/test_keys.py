@@ -317,7 +317,6 @@ def test_extends(project: Project) -> None:
 @pytest.mark.parametrize(
     "option",
     [
-        "--env-reuse",
         "--env-bisect=a..b",
         "--pdb",
     ],

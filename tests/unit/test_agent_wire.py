@@ -17,6 +17,7 @@ FROZEN: list[tuple[wire.Message, str]] = [
     (wire.Interrupt(), '["interrupt"]'),
     (wire.Dump(), '["dump"]'),
     (wire.Answer(4, {}, {"a": 1}, "eA==", False), '["answer",4,{},{"a":1},"eA==",false]'),
+    (wire.Look(), '["look"]'),
     (wire.Stay(), '["stay"]'),
     (wire.Shutdown(), '["shutdown"]'),
     (wire.Ready(1, {"pytest": "9"}), '["ready",1,{"pytest":"9"}]'),

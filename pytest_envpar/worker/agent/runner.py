@@ -35,6 +35,8 @@ def run(ends: WorkerEnds, site: str, first: str) -> int:
         sys.stderr.write("pytest-envpar: the agent speaks protocol %d\n" % wire.PROTOCOL)
         return 3
     options = init.options
+    # A container that waited was to be left as its image is.
+    sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
     arguments = _enter(options)
 
     from . import public

@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Optional
 from . import limits, wire
 from .cgroup import MemoryWatch
 from .recorder import Recorder
+from .watch import Watch
 
 TICK_S = 0.025
 GRACE_S = 5.0
@@ -66,7 +67,8 @@ class _Worker:
 class Supervisor:
     """Runs until the host says so or goes away. ``run`` returns only in a forked worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Optional[Watch] = None) -> None:
+        self._watch = watch
         self._in = os.dup(0)
         self._out = os.dup(1)
         null = os.open(os.devnull, os.O_RDWR)
@@ -127,6 +129,8 @@ class Supervisor:
         for message in self._decoder.feed(data):
             if isinstance(message, wire.Shutdown):
                 self._leave()
+            elif isinstance(message, wire.Look):
+                self._look()
             elif isinstance(message, wire.Stay):
                 self._stay()
             elif isinstance(message, wire.Interrupt):
@@ -145,6 +149,11 @@ class Supervisor:
                     self._worker.to_worker += wire.pack(message)
                     self._push(self._worker)
         return None
+
+    def _look(self) -> None:
+        worker = [self._worker.pid] if self._worker is not None else []
+        changed = ["it was not watched"] if self._watch is None else self._watch.changed(worker)
+        self._say(wire.Seen({"changed": changed}))
 
     def _stay(self) -> None:
         self._say(wire.Seen({}))
@@ -418,8 +427,11 @@ def _enlarge(fd: int) -> None:
 
 
 def main(argv: List[str]) -> None:
-    """Entry of the container's main process. ``argv``: folders for the end and the start of ``sys.path``, or empty."""
-    ends = Supervisor().run()
+    """Entry of the container's main process.
+
+    ``argv``: folders for the end and the start of ``sys.path``, or empty, and ``watch`` for a container that may wait.
+    """
+    ends = Supervisor(Watch() if "watch" in argv[2:] else None).run()
     from .runner import run
 
     sys.exit(run(ends, argv[0], argv[1]))

@@ -125,6 +125,11 @@ class Answer(_Message):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
+class Look(_Message):
+    """Tell what has changed in the container since the supervisor began. Answered by Seen."""
+
+
+@dataclasses.dataclass(eq=False, repr=False)
 class Stay(_Message):
     """Kill the worker, if any, and stay when the host goes, so that the container can be entered. Answered by Seen."""
 
@@ -308,7 +313,7 @@ class Died(_Message):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Seen(_Message):
-    """The supervisor has done what it was told."""
+    """The supervisor has done what it was told. ``changed``: what it found, in words."""
 
     facts: Dict[str, Json]
 
@@ -321,6 +326,7 @@ Message = Union[
     Interrupt,
     Dump,
     Answer,
+    Look,
     Stay,
     Shutdown,
     Ready,
@@ -353,6 +359,7 @@ _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "interrupt": (Interrupt, ()),
     "dump": (Dump, ()),
     "answer": (Answer, (int, dict, dict, str, bool)),
+    "look": (Look, ()),
     "stay": (Stay, ()),
     "shutdown": (Shutdown, ()),
     "ready": (Ready, (int, dict)),
