@@ -80,9 +80,9 @@ class Provider:
         """The fixture ``name`` is over."""
         self._open().give_back(container, name)
 
-    def factory(self, name: str) -> Any:
+    def factory(self, request: pytest.FixtureRequest, name: str) -> Any:
         """What the fixture ``envpar_containers`` gives."""
-        return self._open().factory(name, self._give_up)
+        return self._open().factory(request, name, self._give_up)
 
     def close_factory(self, factory: Any, name: str) -> None:
         """The factory's containers are removed."""

@@ -21,6 +21,7 @@ from pytest_envpar.session import desk_comparisons
 from pytest_envpar.session.desk_fields import Fields
 from pytest_envpar.session.desk_files import FILES
 from pytest_envpar.worker.agent import wire
+from pytest_envpar.worker.ahead import Turn
 from pytest_envpar.worker.supply import Supply
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class Desk:
             env=given.texts("env"),
             ports=[each for each in given.items("ports") if isinstance(each, (int, str))],
         )
-        made = supply.start_many([varied] * count)
+        made = supply.start_likely(varied, count, self._turn(given))
         return {"containers": [self._give(container) for container in made]}, ()
 
     def _stage_recipe(self, stage: str | None) -> Recipe:
@@ -262,7 +263,11 @@ class Desk:
 
     def _restore_any(self, given: Fields) -> Answer:
         like = self._containers.get(given.text("like"))
-        return self._give(self._supply.restore(self._checkpoint(given.raw("checkpoint")), like)), ()
+        found = self._checkpoint(given.raw("checkpoint"))
+        return self._give(self._supply.restore(found, like, self._turn(given))), ()
+
+    def _turn(self, given: Fields) -> Turn:
+        return Turn(int(given.maybe_number("asker") or 0), int(given.maybe_number("more") or 0))
 
     def _container(self, verb: str, key: str, container: Container, given: Fields, data: IO[bytes]) -> Answer:
         match verb:

@@ -14,6 +14,7 @@ from pytest_envpar.errors import ConfigError, EnvparError, UsageError
 from pytest_envpar.images import locking
 from pytest_envpar.session.keeping import Kept
 from pytest_envpar.worker.agent.fixtures import Demand
+from pytest_envpar.worker.ahead import Turn
 from pytest_envpar.worker.supply import Supply
 
 if TYPE_CHECKING:
@@ -97,9 +98,12 @@ class Shelf:
         else:
             self.supply.drop(container)
 
-    def factory(self, name: str, give_up: Callable[[Exception], Any]) -> ContainerFactory:
+    def factory(
+        self, request: pytest.FixtureRequest, name: str, give_up: Callable[[Exception], Any]
+    ) -> ContainerFactory:
         """What ``envpar_containers`` gives."""
-        return ContainerFactory(self, self._users.setdefault(name, []), give_up)
+        turn = Turn(*self._demand.turn(request, name))
+        return ContainerFactory(self, self._users.setdefault(name, []), give_up, turn)
 
     def close(self) -> None:
         """Remove all that is left."""
@@ -136,9 +140,12 @@ class ContainerFactory:
         started: What it has started.
     """
 
-    def __init__(self, shelf: Shelf, started: list[Container], give_up: Callable[[Exception], Any]) -> None:
+    def __init__(
+        self, shelf: Shelf, started: list[Container], give_up: Callable[[Exception], Any], turn: Turn
+    ) -> None:
         self._shelf = shelf
         self._give_up = give_up
+        self._turn = turn
         self.started = started
 
     def start(
@@ -183,7 +190,7 @@ class ContainerFactory:
         try:
             recipe = self._shelf.recipe(stage) if image is None else self._shelf.supply.image(image)
             varied = self._shelf.supply.varied(recipe, command=command, env=env, ports=ports)
-            made = self._shelf.supply.start_many([varied] * count)
+            made = self._shelf.supply.start_likely(varied, count, self._turn)
         except NotConfiguredError as error:
             self._give_up(error)
             raise
@@ -212,7 +219,7 @@ class ContainerFactory:
             raise UsageError(
                 f"there is no checkpoint {checkpoint!r}", hint="take one: container.checkpoint(name)"
             )
-        made = self._shelf.supply.restore(found, like)
+        made = self._shelf.supply.restore(found, like, self._turn)
         self.started.append(made)
         return made
 

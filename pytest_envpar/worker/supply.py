@@ -16,9 +16,10 @@ from pytest_envpar.containers.recipe import Recipe
 from pytest_envpar.containers.source import plan_source
 from pytest_envpar.containers.sweep import sweep
 from pytest_envpar.engine.select import select_engine
-from pytest_envpar.errors import ConfigError, EngineError, EnvparError, UsageError
+from pytest_envpar.errors import ConfigError, EnvparError, UsageError
 from pytest_envpar.images import locking
 from pytest_envpar.images.resolve import resolve
+from pytest_envpar.worker.ahead import NOBODY, Ahead, Turn
 from pytest_envpar.worker.comparer import Comparer
 from pytest_envpar.worker.facts import facts_of
 from pytest_envpar.worker.setup import Setup
@@ -84,7 +85,7 @@ class Supply:
         self._services: dict[str, Services] = dict(services or {})
         self._own_services: list[Services] = []
         self._awaited: dict[str, Services] = {}
-        self._ahead: dict[str, list[concurrent.futures.Future[Container]]] = {}
+        self._ahead = Ahead(self.start, self._submit)
         self._idle: dict[str, tuple[tuple[str, ...], Any]] = {}
         self._removals: set[concurrent.futures.Future[None]] = set()
         self._work = concurrent.futures.ThreadPoolExecutor(AT_ONCE, "envpar-containers")
@@ -265,7 +266,9 @@ class Supply:
         """The project whose checkpoints these are."""
         return self._owner.project
 
-    def restore(self, checkpoint: Checkpoint, like: Container | None = None) -> Container:
+    def restore(
+        self, checkpoint: Checkpoint, like: Container | None = None, turn: Turn = NOBODY
+    ) -> Container:
         """Start a container of a checkpoint, in the way of another one, or as its stage or image is started."""
         if like is not None:
             recipe = like.recipe
@@ -273,7 +276,8 @@ class Supply:
             recipe = self.stage(str(checkpoint.stage))
         else:
             recipe = self.image(checkpoint.image_id)
-        return self.start(dataclasses.replace(recipe, image=image_of(self.engine, checkpoint)))
+        recipe = dataclasses.replace(recipe, image=image_of(self.engine, checkpoint))
+        return self.start_likely(recipe, 1, turn)[0]
 
     # Containers
 
@@ -318,22 +322,22 @@ class Supply:
         Args:
             more: How many are going to be asked for after this one; the next is started while this one is used.
         """
-        with self._lock:
-            waiting = self._ahead.setdefault(key, [])
-            first = waiting.pop(0) if waiting else None
-        made = recipe()
-        container = self.start(made) if first is None else self._ahead_or_anew(first, made)
-        with self._lock:
-            if more > 0 and not waiting and not self._closed:
-                waiting.append(self._work.submit(self.start, made))
-        return container
+        return self._ahead.take(key, recipe(), more)
 
-    def _ahead_or_anew(self, first: concurrent.futures.Future[Container], recipe: Recipe) -> Container:
-        try:
-            return first.result()
-        except EngineError:
-            # That was the engine a while ago; what is wrong with it now is told by another try.
-            return self.start(recipe)
+    def start_likely(self, recipe: Recipe, count: int, turn: Turn) -> list[Container]:
+        """Start ``count`` containers, all or none of them; a single one may have been started ahead.
+
+        Only what idles is: anything else would begin its work before the test that asks for it.
+        """
+        idles = any(recipe.command == command for command, _ in self._idle.values())
+        if count != 1 or not idles:
+            return self.start_many([recipe] * count)
+        key = (recipe.named, recipe.image.image_id, tuple(sorted(recipe.env.items())), recipe.ports)
+        return [self._ahead.likely(key, recipe, turn)]
+
+    def _submit(self, recipe: Recipe) -> concurrent.futures.Future[Container] | None:
+        with self._lock:
+            return None if self._closed else self._work.submit(self.start, recipe)
 
     def drop(self, container: Container) -> None:
         """Remove a container; nobody waits for it."""
@@ -369,8 +373,7 @@ class Supply:
             if self._closed:
                 return
             self._closed = True
-            ahead = [future for waiting in self._ahead.values() for future in waiting]
-        for future in ahead:
+        for future in self._ahead.futures():
             future.cancel()
         self._work.shutdown(wait=True)
         left = list(self._live.values())

@@ -17,6 +17,7 @@ class ContainerFactory:
     def __init__(self, caller: Caller, give_up: Callable[[Exception], Any]) -> None:
         self._caller = caller
         self._give_up = give_up
+        self._turn = (0, 0)
         self.started: List[Container] = []
 
     def start(
@@ -47,6 +48,8 @@ class ContainerFactory:
             "command": command if command is None or isinstance(command, str) else list(command),
             "env": dict(env or {}),
             "ports": list(ports),
+            "asker": self._turn[0],
+            "more": self._turn[1],
         }
         try:
             told, _ = self._caller.call("start", **fields)
@@ -74,7 +77,11 @@ class ContainerFactory:
     def restore(self, checkpoint: Union[Checkpoint, str], like: Optional[Container] = None) -> Container:
         named = checkpoint if isinstance(checkpoint, str) else dataclasses.asdict(checkpoint)
         told, _ = self._caller.call(
-            "restore_any", checkpoint=named, like=like._key if like is not None else ""
+            "restore_any",
+            checkpoint=named,
+            like=like._key if like is not None else "",
+            asker=self._turn[0],
+            more=self._turn[1],
         )
         made = Container(self._caller, told)
         self.started.append(made)

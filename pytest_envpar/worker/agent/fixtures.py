@@ -5,7 +5,7 @@ Where a container comes from differs: on the host it is started right there, ins
 """
 
 import types
-from typing import Any, Callable, Dict, Generator, Iterable, Optional
+from typing import Any, Callable, Dict, Generator, Iterable, Optional, Tuple
 
 import pytest
 
@@ -16,22 +16,37 @@ SCOPES = ("function", "module", "session")
 
 
 class Demand:
-    """How many tests are still going to ask for a container of their own. It changes with each that does."""
+    """How often a fixture is still going to be set up. It changes with each time that it is."""
 
     def __init__(self) -> None:
-        self._counts: Optional[Dict[str, int]] = None
+        self._counts: Dict[str, Dict[str, int]] = {}
+        self._number = 0
 
     def left(self, request: pytest.FixtureRequest, name: str) -> int:
-        """How many tests behind this one ask for the fixture; only of function scope each gets its own."""
-        if request.scope != "function":
+        """How often the fixture is set up after this time: for each test or module that asks for it, by its scope."""
+        if request.scope not in ("function", "module"):
             return 0
-        if self._counts is None:
-            counts = self._counts = {}
+        if not self._counts:
+            self._counts = {"function": {}, "module": {}}
+            places = set()
             for item in request.session.items:
+                module = item.nodeid.partition("::")[0]
                 for each in set(getattr(item, "fixturenames", ())):
-                    counts[each] = counts.get(each, 0) + 1
-        self._counts[name] = self._counts.get(name, 0) - 1
-        return self._counts[name]
+                    self._count("function", each)
+                    if (module, each) not in places:
+                        places.add((module, each))
+                        self._count("module", each)
+        return self._count(request.scope, name, -1)
+
+    def turn(self, request: pytest.FixtureRequest, name: str) -> Tuple[int, int]:
+        """A number that tells this time from all others, and how often it is still going to be set up."""
+        self._number += 1
+        return self._number, self.left(request, name)
+
+    def _count(self, scope: str, name: str, step: int = 1) -> int:
+        counts = self._counts[scope]
+        counts[name] = counts.get(name, 0) + step
+        return counts[name]
 
 
 def names(stage: Optional[str]) -> Dict[str, str]:
@@ -44,8 +59,8 @@ def module(provider: Any, stages: Iterable[str]) -> types.ModuleType:
     """A plugin that offers the fixtures.
 
     Args:
-        provider: Has ``facts()``, ``take(request, stage, name)``, ``give_back(container, name)``, ``factory(name)`` and
-            ``close_factory(factory, name)``, where ``name`` is the fixture's.
+        provider: Has ``facts()``, ``take(request, stage, name)``, ``give_back(container, name)``,
+            ``factory(request, name)`` and ``close_factory(factory, name)``, where ``name`` is the fixture's.
         stages: The configured stages.
     """
     made = types.ModuleType("pytest_envpar.fixtures")
@@ -93,8 +108,8 @@ def _container(provider: Any, stage: Optional[str], name: str) -> Callable[..., 
 
 
 def _containers(provider: Any, name: str) -> Callable[..., Any]:
-    def fixture() -> Generator[Any, None, None]:
-        factory = provider.factory(name)
+    def fixture(request: pytest.FixtureRequest) -> Generator[Any, None, None]:
+        factory = provider.factory(request, name)
         yield factory
         provider.close_factory(factory, name)
 

@@ -108,8 +108,9 @@ class Provider:
         self._users[name].remove(container)
         container._drop()
 
-    def factory(self, name: str) -> Any:
+    def factory(self, request: Any, name: str) -> Any:
         factory = self._factory()
+        factory._turn = self._demand.turn(request, name)
         self._users[name] = factory.started
         return factory
 
