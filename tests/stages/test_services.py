@@ -48,6 +48,7 @@ def ask(text, name="db"):
         peer.sendall(text.encode())
         return peer.recv(1000).decode()
 """
+OURS = ("INTERNALERROR", "pytest_envpar/session", "pytest_envpar/containers")
 TCP = "ready = { tcp = 8000 }"
 POSTGRES = (
     "echo 'host all all all trust' >> /etc/postgresql/15/main/pg_hba.conf; exec runuser -u postgres -- "
@@ -377,6 +378,47 @@ def test_networks_that_go_together(project: Project, engine: Engine) -> None:
         ).ok()
     finally:
         engine.remove_network(name)
+
+
+def test_a_network_that_is_taken_away(project: Project, engine: Engine, tmp_path: Path) -> None:
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    configure(project, service(project, "db", ECHO, TCP), stage=[f'volumes = ["{meeting}:/meeting"]'])
+    project.write(
+        "test_it.py",
+        ASK
+        + """
+import pathlib, time
+ADDRESS = socket.gethostbyname("db")
+def test_before():
+    assert ask("there?") == "there?"
+    pathlib.Path("/meeting/up").touch()
+    for _ in range(6000):
+        if pathlib.Path("/meeting/gone").exists():
+            break
+        time.sleep(0.01)
+def test_meets_it():
+    socket.create_connection((ADDRESS, 8000), 3)
+def test_needs_none():
+    pass
+""",
+    )
+    process = host(project)
+    deadline = time.monotonic() + 60
+    while not (meeting / "up").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (network,) = (
+        each for each in list_ours(engine) if each.project == str(project.root) and each.type == "network"
+    )
+    for each in engine.list_containers({"pytest-envpar.project": str(project.root)}):
+        subprocess.run(["docker", "network", "disconnect", "-f", network.name, each.id], check=True)
+    engine.remove_network(network.name)
+    (meeting / "gone").touch()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, out
+    assert "1 failed, 2 passed" in out
+    assert not [mark for mark in OURS if mark in out], out
+    assert ours(engine, project.root) == []
 
 
 def test_names_that_mean_the_same_variable(project: Project) -> None:
