@@ -10,7 +10,7 @@ from pytest_envpar.errors import escaped
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_envpar.containers.services import RunningService
+    from pytest_envpar.containers.services import RunningService, Services
     from pytest_envpar.session.stage_place import StagePlaces
 
 _SETTLE_S = 0.1
@@ -37,23 +37,7 @@ class ServiceReports:
             return
         # The report of a test that took its worker with it has no times.
         stop = float(getattr(report, "stop", 0.0) or 0.0) or time.time()
-        report.sections += [
-            (f"service {running.service.name}", text)
-            for running in services.running
-            if (text := "\n".join(self._told(running, self._began or start, stop)))
-        ]
-
-    def _told(self, running: RunningService, start: float, stop: float) -> list[str]:
-        fresh = abs(time.time() - stop) < _SETTLE_S and running.end is None
-        lines = running.log.between(start, stop + _GRACE_S, settle_s=_SETTLE_S if fresh else 0.0)
-        lines = [escaped(line[:_LINE]) for line in lines]
-        end = running.end
-        if end is not None and end.time <= stop + _GRACE_S:
-            when = (
-                "while this test ran" if end.time >= start else f"{start - end.time:.1f} s before this test"
-            )
-            lines.append(f"{running.service.name} {escaped(end.how)} {when}")
-        return lines
+        report.sections += sections(services, self._began or start, stop)
 
     def notes(self) -> list[str]:
         """Services that did not live as long as the run."""
@@ -65,3 +49,23 @@ class ServiceReports:
             for running in services.running
             if running.end is not None
         ]
+
+
+def sections(services: Services, start: float, stop: float) -> list[tuple[str, str]]:
+    """What each service said from ``start`` to ``stop`` (seconds since 1970), as sections of a report."""
+    return [
+        (f"service {running.service.name}", text)
+        for running in services.running
+        if (text := "\n".join(_told(running, start, stop)))
+    ]
+
+
+def _told(running: RunningService, start: float, stop: float) -> list[str]:
+    fresh = abs(time.time() - stop) < _SETTLE_S and running.end is None
+    lines = running.log.between(start, stop + _GRACE_S, settle_s=_SETTLE_S if fresh else 0.0)
+    lines = [escaped(line[:_LINE]) for line in lines]
+    end = running.end
+    if end is not None and end.time <= stop + _GRACE_S:
+        when = "while this test ran" if end.time >= start else f"{start - end.time:.1f} s before this test"
+        lines.append(f"{running.service.name} {escaped(end.how)} {when}")
+    return lines

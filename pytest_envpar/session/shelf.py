@@ -13,6 +13,7 @@ from pytest_envpar.containers.labels import Owner
 from pytest_envpar.errors import ConfigError, EnvparError, UsageError
 from pytest_envpar.images import locking
 from pytest_envpar.session.keeping import Kept
+from pytest_envpar.session.service_reports import sections
 from pytest_envpar.worker.agent.fixtures import Demand
 from pytest_envpar.worker.ahead import Turn
 from pytest_envpar.worker.supply import Supply
@@ -50,6 +51,7 @@ class Shelf:
         self._demand = Demand()
         self._users: dict[str, list[Container]] = {}
         self._failed: set[str] = set()
+        self._began = 0.0
         self.supply = Supply(
             settings,
             Owner.current(root),
@@ -113,15 +115,23 @@ class Shelf:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """The logs of a failed test's containers are sections of its report."""
+        """The logs of a failed test's containers, and of the services beside them, are sections of its report."""
         report = yield
+        if report.when == "setup":
+            self._began = report.start
         if report.failed:
+            stages: dict[str, None] = {}
             for name in getattr(item, "fixturenames", ()):
                 for container in self._users.get(name, ()):
                     self._failed.add(container.id)
+                    stages[container.stage or ""] = None
                     log = _log(container)
                     if log:
                         report.sections.append((f"envpar: log of {container.name} ({name})", log))
+            for stage in stages:
+                services = self.supply.beside(stage)
+                if services is not None:
+                    report.sections += sections(services, self._began, report.stop)
         return report
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

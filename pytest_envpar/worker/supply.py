@@ -170,6 +170,10 @@ class Supply:
             network=None if services is None else services.network,
         )
 
+    def beside(self, stage: str) -> Services | None:
+        """The services that run beside containers of ``stage``, if it has some and one was asked for."""
+        return self._services.get(stage)
+
     def _services_of(self, stage: Stage, images: Mapping[str, PinnedImage]) -> Services | None:
         """The services of a stage, which all of its containers share; they are waited for by the first."""
         if not stage.services or stage.name in self._services:

@@ -337,9 +337,17 @@ def test_containers_of_a_stage_share_its_services(project: Project, stage: str |
             assert qa_container.exec(["python3", "-c", ASK], check=True, timeout=60).text == "200\\n"
             asked = qa_container.exec(["sh", "-c", "echo $ENVPAR_WEB_HOST:$ENVPAR_WEB_PORT"], check=True)
             assert asked.text == "web:8000\\n"
+        def test_fails(qa_container):
+            ask = "import http.client as h; c = h.HTTPConnection('web', 8000); c.request('GET', '/missing')"
+            qa_container.exec(["python3", "-c", ask + "; c.getresponse()"], check=True, timeout=60)
+            assert 0
         """,
     )
-    project.run(stage=stage).ok()
+    result = project.run(stage=stage)
+    assert result.line == "1 failed, 2 passed", result.text
+    (said,) = re.findall(r"^-+ service web -+\n((?:\d.*\n)*)", result.out, re.MULTILINE)
+    assert '"GET /missing HTTP/1.1" 404' in said
+    assert '"GET / HTTP/1.1"' not in said
 
 
 @pytest.mark.engine
