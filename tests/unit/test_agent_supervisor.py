@@ -278,3 +278,21 @@ def test_a_recorder_holds_what_fits() -> None:
     made.finish()
     assert made.state() == (1, recorder.CAPACITY, True)
     made.close()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["sent", "sent and begun again"])
+def test_what_a_busy_worker_writes_over_is_not_passed_on(again: bool) -> None:
+    """It goes on between the supervisor's look at how much is waiting and its look at what."""
+
+    class Overtaken(recorder.Recorder):
+        def read(self, start: int, end: int) -> bytes:
+            self.sent()
+            if again:
+                assert self.append(b'["start",80]')
+            return super().read(start, end)
+
+    for made, expected in ((recorder.Recorder(), b'["start",79]'), (Overtaken(), None)):
+        assert made.append(b'["start",79]')
+        sent, length, _ = made.state()
+        assert made.steady(0, sent, length) == expected
+        made.close()

@@ -11,7 +11,7 @@ joined by commas.
 
 import mmap
 import struct
-from typing import Tuple
+from typing import Optional, Tuple
 
 CAPACITY = 1 << 18
 _HEAD = struct.Struct("<QII")
@@ -70,6 +70,18 @@ class Recorder:
         """Waiting bytes from ``start`` to ``end``, without the comma that may lead them."""
         data = self._map[_HEAD.size + start : _HEAD.size + end]
         return data[1:] if data[:1] == b"," else data
+
+    def steady(self, start: int, sent: int, length: int) -> Optional[bytes]:
+        """The same as ``read(start, length)`` while the worker lives; None if it has gone on meanwhile.
+
+        Args:
+            sent: What ``state`` said of payloads.
+            length: What it said of waiting bytes.
+        """
+        data = self.read(start, length)
+        # The worker writes over them only after it has counted the payload.
+        still, waiting, _ = self.state()
+        return data if still == sent and waiting >= length else None
 
     def close(self) -> None:
         self._map.close()

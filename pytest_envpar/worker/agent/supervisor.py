@@ -304,14 +304,15 @@ class Supervisor:
             # What was printed before belongs before it, as with a frame that the worker waits for.
             self._output(worker, worker.out, everything=True)
             self._output(worker, worker.err, everything=True)
-            self._forward(worker, length)
+            data = worker.recorder.steady(worker.forwarded, sent, length)
+            if data is not None:
+                self._forward(worker, data, length)
         worker.seen = (sent, length)
         if worker.deadline is not None and time.monotonic() > worker.deadline:
             worker.deadline = None
             _kill(worker.pid, signal.SIGKILL)
 
-    def _forward(self, worker: _Worker, length: int) -> None:
-        data = worker.recorder.read(worker.forwarded, length)
+    def _forward(self, worker: _Worker, data: bytes, length: int) -> None:
         worker.forwarded = length
         self._send(b"".join(wire.frames(b"[" + data + b"]")))
 
@@ -343,7 +344,7 @@ class Supervisor:
         sent, length, finished = worker.recorder.state()
         # A payload that arrived whole but was not marked as sent yet is still in the recorder: not again.
         if sent == worker.received and length > worker.forwarded:
-            self._forward(worker, length)
+            self._forward(worker, worker.recorder.read(worker.forwarded, length), length)
         self._output(worker, worker.out, everything=True)
         self._output(worker, worker.err, everything=True)
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
