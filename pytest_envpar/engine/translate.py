@@ -26,6 +26,9 @@ _HINTS = {
     '[containers], default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]',
     "unknown or invalid runtime name": "name a runtime that the engine has ('docker info' lists them)",
     "toomanyrequests": "the registry limits anonymous pulls: docker login",
+    # Docker's defaults are enough for some thirty networks.
+    "non-overlapping IPv4 address pool": "the engine has no addresses left for one more network: remove networks that "
+    "nobody uses (docker network prune), or give it more (default-address-pools in its daemon.json)",
 }
 _CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
 

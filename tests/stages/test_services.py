@@ -380,6 +380,23 @@ def test_networks_that_go_together(project: Project, engine: Engine) -> None:
         engine.remove_network(name)
 
 
+def test_a_shell_has_them_beside_it(project: Project, engine: Engine) -> None:
+    configure(project, service(project, "db", ECHO, TCP))
+    code = ASK + "print(ask('typed', os.environ['ENVPAR_DB_HOST']))"
+    command = [sys.executable, "-m", "pytest_envpar", "shell", "qa", "--", "python3", "-c", code]
+    done = subprocess.run(
+        command,
+        cwd=project.root,
+        env=project.environ,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "typed\n"), done.stderr
+    assert ours(engine, project.root) == []
+
+
 def test_a_network_that_is_taken_away(project: Project, engine: Engine, tmp_path: Path) -> None:
     meeting = tmp_path / "meeting"
     meeting.mkdir()

@@ -539,6 +539,8 @@ def test_hints_of_known_causes() -> None:
     assert "default_ulimits" in str(
         translate(AnswerError(500, "error setting rlimit type 6"), Where("start", "e")).hint
     )
+    said = "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
+    assert "docker network prune" in str(translate(AnswerError(404, said), Where("network n", "e")).hint)
 
 
 def test_redaction() -> None:
