@@ -11,7 +11,7 @@ import pytest
 
 from pytest_envpar.session import crash, crew, decode, ends, newer_ids
 from pytest_envpar.session.boot import Boot
-from pytest_envpar.session.breaking_off import INTERRUPT_S, break_off
+from pytest_envpar.session.breaking_off import ENDING_S, INTERRUPT_S, break_off
 from pytest_envpar.session.hearing import EXIT_S, Hearing
 from pytest_envpar.session.items import Collection, VirtualItem
 from pytest_envpar.session.keeping import StageKeeping
@@ -546,11 +546,16 @@ class OneStage:
         if self.boot.crew:
             link.place.client.send(wire.Run(None, None))
         if stopping and not self.alone and not self._stops_itself():
-            # Another stage has ended the run. What this one still says of that is of no use to anybody.
+            # Another stage has ended the run. What this one still prints of that is of no use to anybody; what its
+            # plugins say at the end is.
             self.halted = True
             link.hold()
             link.place.client.send(wire.Interrupt())
             self.hearing.drain(INTERRUPT_S)
+            if link.stop is not None and not link.exited:
+                self.hearing.drain(ENDING_S)
+            if not link.exited:
+                self.summary.notes.append("the end of its session was not waited for, because the run was stopped")
             return
         if link.finished is None and not link.exited:
             if ended_here:

@@ -145,6 +145,30 @@ def test_maxfail_counts_over_all_stages(project: Project) -> None:
     project.run("--env=dev,qa", "--maxfail=3").ended(1, "3 failed")
 
 
+def test_a_stage_that_another_one_stops_has_the_last_word(project: Project) -> None:
+    project.write(
+        "conftest.py",
+        """
+        import sys, time
+        def pytest_terminal_summary(terminalreporter):
+            if sys.version_info < (3, 12): time.sleep(1.5)  # more than an interrupt may take to be met
+            terminalreporter.write_line("said by %d.%d" % sys.version_info[:2])
+        """,
+    )
+    project.write(
+        "test_it.py",
+        """
+        import pytest, sys, time
+        def test_a(): assert sys.version_info < (3, 12)
+        @pytest.mark.parametrize("n", range(40))
+        def test_b(n): time.sleep(0.5)
+        """,
+    )
+    result = project.run("--env=dev,qa", "-x").ended(1, "1 failed")
+    assert "said by 3.13" in result.out
+    assert "said by 3.11" in result.out
+
+
 def test_death_of_one_stages_worker(project: Project) -> None:
     project.write(
         "test_it.py",
