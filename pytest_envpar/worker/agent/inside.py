@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import sys
 from io import StringIO
 from typing import Any, Dict, Generator, List, Optional
@@ -331,6 +332,11 @@ class Inside:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self, config: Any) -> None:
+        # All is said. The host may not know that yet and interrupt, which would end in a traceback here.
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except ValueError:  # not in the main thread
+            pass
         cache = getattr(config, "cache", None)
         if cache is not None and self._options["cache_dir"]:
             value = cache.get("cache/stepwise", None)
