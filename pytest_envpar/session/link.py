@@ -217,7 +217,9 @@ class Link:
 
     def _gone(self, gone: Gone) -> crash.Death:
         self.exited = True
-        why = self.place.autopsy() or gone.reason or "the container is gone"
+        why = self.place.autopsy() or "the container is gone"
+        if gone.reason and gone.reason not in why:
+            why += f" ({gone.reason})"
         return crash.Death(why, gone.tail, container_gone=True, engine_gone=self._launch.engine_gone())
 
     # --- output --------------------------------------------------------------------------------------------------

@@ -329,14 +329,14 @@ class Inside:
         self._channel.flush()
         yield
         self.output["shadowed"] = _shadowed(self._options["root"])
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_unconfigure(self, config: Any) -> None:
         # All is said. The host may not know that yet and interrupt, which would end in a traceback here.
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         except ValueError:  # not in the main thread
             pass
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self, config: Any) -> None:
         cache = getattr(config, "cache", None)
         if cache is not None and self._options["cache_dir"]:
             value = cache.get("cache/stepwise", None)
