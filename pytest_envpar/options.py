@@ -274,6 +274,7 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
     engines = tuple(getattr(option, ENGINE.dest, None) or ())
     refuse_not_yet(option)
     _refuse_foreign(option)
+    _refuse_gateways(option)
     frozen, update = (bool(getattr(option, each.dest, False)) for each in (FROZEN, UPDATE))
     if frozen and update:
         raise UsageError(
@@ -320,7 +321,6 @@ def _refuse_foreign(option: Any) -> None:
     for present, name, what in (
         (getattr(option, "usepdb", False), "--pdb", "debugging inside a stage"),
         (getattr(option, "trace", False), "--trace", "debugging inside a stage"),
-        (_far(option), "--tx", "a stage on the far side of a gateway of pytest-xdist"),
     ):
         if present:
             raise NotYetError(
@@ -338,8 +338,14 @@ def distributes(option: Any) -> bool:
     return bool(processes) or bool(processes is None and spread and getattr(option, "tx", None))
 
 
-def _far(option: Any) -> bool:
-    return any("popen" not in str(spec) for spec in getattr(option, "tx", None) or ())
+def _refuse_gateways(option: Any) -> None:
+    """Gateways of pytest-xdist to other machines need to know where the project is there."""
+    for spec in getattr(option, "tx", None) or ():
+        if "popen" not in str(spec) and "//chdir=" not in str(spec):
+            raise UsageError(
+                f"--tx {spec}: a stage needs the project on the far side",
+                hint=f"name the folder of a checkout there: --tx {spec}//chdir=/path/to/it",
+            )
 
 
 def is_crew(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> bool:

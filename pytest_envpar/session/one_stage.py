@@ -555,7 +555,9 @@ class OneStage:
             if link.stop is not None and not link.exited:
                 self.hearing.drain(ENDING_S)
             if not link.exited:
-                self.summary.notes.append("the end of its session was not waited for, because the run was stopped")
+                self.summary.notes.append(
+                    "the end of its session was not waited for, because the run was stopped"
+                )
             return
         if link.finished is None and not link.exited:
             if ended_here:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pytest_envpar.worker.agent import crew
 pytest.importorskip("xdist")
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Project
 
 pytestmark = pytest.mark.engine
@@ -84,6 +87,31 @@ def test_modes_of_distribution(mode: str, project: Project) -> None:
     assert result.line == ("18 passed" if mode == "each" else "9 passed")
 
 
+@pytest.mark.slow
+def test_sixteen_workers(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        import os, pytest, time
+        @pytest.mark.parametrize("n", range(160))
+        def test_n(n): time.sleep(0.1)
+        """,
+    )
+    result = project.run("--env=qa", "-n16", "-v").ended(0, "160 passed")
+    assert "16 workers [160 items]" in result.out
+    for number in range(16):
+        assert f"[gw{number}]" in result.out
+
+
+def test_a_checkout_beside_this_one(project: Project, tmp_path: Path) -> None:
+    """A gateway of pytest-xdist that works in another folder, as one to another machine does."""
+    project.write("test_it.py", "import os\ndef test_a(): print('in', os.getcwd())\n")
+    far = tmp_path / "far"
+    shutil.copytree(project.root, far)
+    result = project.run("--env=qa", "-d", "--tx", f"popen//chdir={far}", "-rP").ended(0, "1 passed")
+    assert f"in {far}" in result.out
+
+
 def test_no_more_processes_than_allowed(project: Project) -> None:
     project.write("test_it.py", "def test_a(): pass\ndef test_b(): pass\n")
     result = project.run("--env=qa", "-n", "auto", "--maxprocesses=1").ended(0, "2 passed")
@@ -137,7 +165,8 @@ def test_errors_are_told_once_and_clearly(project: Project) -> None:
     project.configure("qa", broken='image = "envpar-base:nope"\npull = "never"')
     result = project.run("--env=broken", "-n2").ended(4)
     assert result.err.count("envpar-base:nope") <= 2
-    assert "--tx" in project.run("--env=qa", "-d", "--tx", "ssh=nowhere").ended(4).err
+    result = project.run("--env=qa", "-d", "--tx", "ssh=nowhere").ended(4)
+    assert "--tx ssh=nowhere//chdir=/path/to/it" in result.err
 
 
 def test_without_it_on_the_host(project: Project) -> None:

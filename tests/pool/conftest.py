@@ -250,6 +250,7 @@ def ssh_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nStrictModes no\n"
         f"AuthorizedKeysFile {folder}/keys\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         "PermitRootLogin prohibit-password\nMaxStartups 100\nUsePAM no\n"
+        f"SetEnv XDG_CACHE_HOME={folder}/cache PYTHONPATH={SOURCE}\n"
     )
     (folder / "config").write_text(
         f"Host *\n  IdentityFile {folder}/user\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,8 @@ from pytest_envpar.images.tags import COPIES
 pytest.importorskip("xdist")
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Project
 
 pytestmark = pytest.mark.engine
@@ -123,7 +127,6 @@ def test_an_engine_goes_away_under_workers(project: Project) -> None:
 @pytest.mark.slow
 def test_contexts_and_prune(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
     import hashlib
-    import shutil
 
     folder = tmp_path_factory.mktemp("docker")
     key = hashlib.sha256(b"far").hexdigest()
@@ -162,3 +165,23 @@ def test_ssh_says_what_is_wrong(project: Project) -> None:
     assert "a password in the URL" in project.run("--env=qa", "--env-engine=ssh://a:b@c").ended(4).err
     both = (f"--env-engine={nobody}", "--env-engine=tcp://127.0.0.1:1")
     assert "no engine of the pool answers; tried 2" in project.run("--env=qa", *both).ended(4).err
+
+
+@pytest.mark.slow
+def test_gateways_of_xdist_to_a_machine_with_an_engine(
+    project: Project, ssh_url: tuple[str, Path], tmp_path: Path
+) -> None:
+    """The process is on the far side, and so are its checkout and its engine."""
+    project.configure(f"unix://{project.second.folder}/docker.sock")
+    project.write("test_it.py", "import os\ndef test_a(): print('in', os.getcwd())\ndef test_b(): pass\n")
+    image = project.near.inspect_image("envpar-base:py3.11")
+    assert image is not None
+    with contextlib.closing(project.second.connect()) as far:
+        far.load_image(project.near.save_image("envpar-base:py3.11"))
+    checkout = tmp_path / "checkout"
+    shutil.copytree(project.root, checkout)
+    port = ssh_url[0].split(":")[2].partition("/")[0]
+    gateway = f"ssh=-p {port} root@127.0.0.1//python={sys.executable}//chdir={checkout}"
+    result = project.run("--env=qa", "-d", "--tx", f"2*{gateway}", "-rP").ended(0, "2 passed")
+    assert f"in {checkout}" in result.out
+    assert "[gw0]" in result.out or "[gw1]" in result.out
