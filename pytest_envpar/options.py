@@ -273,7 +273,6 @@ def read(option: Any, args: Sequence[str], *, module: bool) -> Request | None:
         stages = (ALL,)
     engines = tuple(getattr(option, ENGINE.dest, None) or ())
     refuse_not_yet(option)
-    _refuse_foreign(option)
     _refuse_gateways(option)
     frozen, update = (bool(getattr(option, each.dest, False)) for each in (FROZEN, UPDATE))
     if frozen and update:
@@ -316,16 +315,16 @@ def _without_us(args: Sequence[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _refuse_foreign(option: Any) -> None:
-    """Options of pytest and its plugins that cannot work in a stage before a later version."""
-    for present, name, what in (
-        (getattr(option, "usepdb", False), "--pdb", "debugging inside a stage"),
-        (getattr(option, "trace", False), "--trace", "debugging inside a stage"),
+def refuse_debugging(option: Any, stages: Sequence[str]) -> None:
+    """Raise UsageError for a debugger in several stages at once: they would share the user's terminal."""
+    for present, name in (
+        (getattr(option, "usepdb", False), "--pdb"),
+        (getattr(option, "trace", False), "--trace"),
     ):
-        if present:
-            raise NotYetError(
-                f"{name}: {what} is not yet part of this version",
-                hint=f"run without {name}, or without a stage",
+        if present and len(stages) > 1:
+            raise UsageError(
+                f"{name} needs one stage, and this run has {len(stages)}: {', '.join(stages)}",
+                hint=f"pick one, for example --env={stages[0]} {name}",
             )
 
 
@@ -335,6 +334,8 @@ def distributes(option: Any) -> bool:
         return False
     spread = getattr(option, "dist", "no") != "no" or getattr(option, "distload", False)
     processes = getattr(option, "numprocesses", None)
+    if processes in ("auto", "logical") and getattr(option, "usepdb", False):
+        return False  # as pytest-xdist has it
     return bool(processes) or bool(processes is None and spread and getattr(option, "tx", None))
 
 
@@ -448,6 +449,7 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD",
         "PYTEST_THEME",
         "PYTEST_THEME_MODE",
+        "PYTHONBREAKPOINT",
     )
     return {name: source[name] for name in names if name in source}
 

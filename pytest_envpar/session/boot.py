@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_envpar.session.console import Console
     from pytest_envpar.session.link import Place
     from pytest_envpar.session.stage_place import StagePlaces
 
@@ -32,6 +33,7 @@ class Boot:
         stage: The stage's name.
         stages: All stages of the run.
         left: What earlier workers of the stage have told of pollution; None if nobody asked.
+        console: Standard input, if the stage may have it.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Boot:
         stage: str,
         stages: Sequence[str],
         left: Callable[[], list[list[str]]] | None = None,
+        console: Console | None = None,
     ) -> None:
         self.waits = False
         """The stage runs only when its turn comes."""
@@ -53,6 +56,7 @@ class Boot:
         self._stage = stage
         self._stages = stages
         self._left = left
+        self._console = console
 
     @property
     def crew(self) -> bool:
@@ -96,6 +100,7 @@ class Boot:
             "stages": self._places.stage_names,
             "facts": self._places.facts,
             "services": self._services(),
+            "input": None if self._console is None else self._console.asked(),
             "cap_drop": list(self._places.cap_drop),
             "pytest_cov": hasattr(self._known, "cov_source"),
             "coverage": self._coverage(place),

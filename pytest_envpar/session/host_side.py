@@ -106,6 +106,7 @@ def _enter(
     settings, stages = launch.configured(config.rootpath, config.invocation_params.dir, request)
     settings = coverage.settle(settings, known, request.args)
     names = [stage.name for stage in stages]
+    options.refuse_debugging(known, names)
     stages = launch.asked(stages, [str(word) for word in known.file_or_dir])
     spread = options.distributes(known) and not crew
     launched = given.take(settings, stages, request.engine, request.lock) if given is not None else None

@@ -17,6 +17,7 @@ from pytest_envpar.worker.client import Client, Gone, init_message
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pytest_envpar.session.console import Console
     from pytest_envpar.worker.paths import PathMap
 
 MAX_RESTARTS = 10
@@ -72,7 +73,13 @@ class Link:
     ``collecting`` the file that was being imported.
     """
 
-    def __init__(self, launch: Launch, stage: str, options: Callable[[Place], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        stage: str,
+        options: Callable[[Place], Mapping[str, Any]],
+        console: Console | None = None,
+    ) -> None:
         self.stage = stage
         self.restarts = 0
         self.running: int | None = None
@@ -89,6 +96,7 @@ class Link:
         self._options = options
         self._said: dict[str, Any] = {}
         """What the first worker was told."""
+        self._console = console
         self._place: Place | None = None
         self._translate: list[int] | None = None
         self._back: dict[int, int] | None = None
@@ -96,7 +104,7 @@ class Link:
         self._credit = self._window = 0
         self.held: list[tuple[int, str]] | None = []
         self._decoders = {
-            number: codecs.getincrementaldecoder("utf-8")("surrogateescape") for number in (1, 2)
+            number: codecs.getincrementaldecoder("utf-8")("surrogateescape") for number in (0, 1, 2)
         }
 
     @property
@@ -157,12 +165,25 @@ class Link:
             A message, a :class:`~crash.Death` when the worker's process or its container is gone (also after it has
             finished), or ``None`` if the time is up.
         """
+        message = self._receive(timeout_s)
+        if self._console is not None and message is not None:
+            if isinstance(message, (crash.Death, wire.Finished)):
+                self._console.take_back()
+            self._console.showing()
+        return message
+
+    def _receive(self, timeout_s: float | None) -> wire.Message | crash.Death | None:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             rest = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if self._console is not None:
+                self._console.waiting()
             message = self.place.client.receive(rest)
             if isinstance(message, wire.Output):
                 self._output(message)
+                continue
+            if isinstance(message, wire.Listen):
+                self._listen(wanted=message.wanted)
                 continue
             if isinstance(message, wire.Call):
                 self._launch.serve(message, self.place.client)
@@ -222,7 +243,13 @@ class Link:
             why += f" ({gone.reason})"
         return crash.Death(why, gone.tail, container_gone=True, engine_gone=self._launch.engine_gone())
 
-    # --- output --------------------------------------------------------------------------------------------------
+    # --- input and output ----------------------------------------------------------------------------------------
+
+    def _listen(self, *, wanted: bool) -> None:
+        if self._console is not None:
+            if wanted and self._console.is_terminal:
+                self.release()  # whoever is asked something has to see what
+            self._console.listen(self.place.client, wanted=wanted)
 
     def _output(self, message: wire.Output) -> None:
         decoder = self._decoders.get(message.stream)
@@ -232,13 +259,19 @@ class Link:
         if self.held is not None:
             self.held.append((message.stream, text))
         else:
-            _write(message.stream, text)
+            self._show(message.stream, text)
+
+    def _show(self, stream: int, text: str) -> None:
+        if stream:
+            _write(stream, text)
+        elif self._console is not None:
+            self._console.write(text, _write)
 
     def release(self) -> None:
         """Write what was held, and everything that follows, to the host's own streams."""
         held, self.held = self.held or [], None
         for stream, text in held:
-            _write(stream, text)
+            self._show(stream, text)
 
     def hold(self) -> None:
         """Keep output from now on."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_envpar import options
+    from pytest_envpar.session.console import Console
     from pytest_envpar.session.launch import Launch
     from pytest_envpar.session.pollution import PollutionReport
     from pytest_envpar.worker.start import Site
@@ -66,6 +67,7 @@ class OneStage:
         stages: The names of all stages of the run. Among several, this one may fail without ending the run.
         on_signal: Called once, with the number, when a signal was noted while the run waits; does not return.
         pollution: Is told what the tests leave on the file system, if that was asked for.
+        console: Standard input, if the stage may have it.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class OneStage:
         stages: Sequence[str],
         on_signal: Callable[[int], NoReturn],
         pollution: PollutionReport | None = None,
+        console: Console | None = None,
     ) -> None:
         self.name = launched.stage.name
         self.launch = launched
@@ -87,8 +90,8 @@ class OneStage:
         self._pollution = pollution
         self._stage = "" if self.alone else self.name
         remembered = None if pollution is None else functools.partial(pollution.remembered, self._stage)
-        self.boot = Boot(config, request, known, launched.places, self.name, stages, remembered)
-        self.link = Link(launched.places, self.name, self.boot.options)
+        self.boot = Boot(config, request, known, launched.places, self.name, stages, remembered, console)
+        self.link = Link(launched.places, self.name, self.boot.options, console)
         self.link.measured = self._measured
         self.hearing = Hearing(
             config, self.link, launched.signals, self.summary, on_signal, self.suffix, pollution
@@ -123,6 +126,7 @@ class OneStage:
         self._planned = False
         self._fresh = request.fresh
         self._failures = 0
+        self._last: pytest.CollectReport | pytest.TestReport | None = None
         if self.boot.crew and not self.alone:
             self.hearing.late = self._late
 
@@ -204,7 +208,10 @@ class OneStage:
                 if report.failed:
                     self.errors += 1
                     self._keeping.blame(f"{report.nodeid or 'the collection'} could not be collected")
+                self._last = report
                 config.hook.pytest_collectreport(report=report)
+            elif isinstance(message, wire.Debugged):
+                self._debugged()
             elif isinstance(message, wire.Collected):
                 break
             elif isinstance(message, crash.Death):
@@ -405,6 +412,8 @@ class OneStage:
                     started = False  # no fault of the test: it runs once more, elsewhere
                 self._crashed(item, message, started, over or (told and message.engine_gone))
                 return
+            elif isinstance(message, wire.Debugged):
+                self._debugged()
             elif isinstance(message, wire.Stop):
                 ends.raise_for_stop(message, self.name)
             elif isinstance(message, wire.Finished):
@@ -424,7 +433,13 @@ class OneStage:
             report.location = (*report.location[:2], report.location[2] + self.suffix)
         if self.boot.crew:
             report.nodeid = item.nodeid  # pytest-xdist appends groups
+        self._last = report
         self._config.hook.pytest_runtest_logreport(report=self._marked(report))
+
+    def _debugged(self) -> None:
+        """The last failure was shown by the debugger; pytest's summary leaves such out."""
+        if self._last is not None:
+            self._last.__dict__["_pdbshown"] = True
 
     def _late(self, message: wire.Report) -> None:
         """What a test had left to others of its file has failed to end, after tests of another stage."""
@@ -560,7 +575,7 @@ class OneStage:
                 )
             return
         if link.finished is None and not link.exited:
-            if ended_here:
+            if ended_here and (link.stop is None or self.hearing.interrupted):
                 link.place.client.send(wire.Interrupt())
                 self.hearing.drain(INTERRUPT_S)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -71,6 +72,8 @@ class StagePlaces:
         self._cache_dir = cache_dir
         self._environ = environ
         self._mode = mode or locking.mode_of(environ)
+        # Now: pytest's capture will put something else there.
+        self._terminal = os.isatty(0)
         self._settled = False
         self._engine: Engine | None = None
         self._ground: Ground | None = None
@@ -275,7 +278,7 @@ class StagePlaces:
 
     def _start(self) -> Site:
         assert self._ground is not None
-        return start.start(self._ground, self._environ, services=self._services)
+        return start.start(self._ground, self._environ, services=self._services, terminal=self._terminal)
 
     def ahead(self, greet: Callable[[Site], None]) -> None:
         """Begin to start the container after the current one, and ``greet`` it; returns at once."""

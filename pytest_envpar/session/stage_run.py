@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from pytest_envpar import options
 from pytest_envpar.errors import EnvparError
 from pytest_envpar.session import crash, ends, pool, suffix
 from pytest_envpar.session.breaking_off import INTERRUPT_S
+from pytest_envpar.session.console import Console
 from pytest_envpar.session.controller import OUTPUT
 from pytest_envpar.session.environment import Environment
 from pytest_envpar.session.items import VirtualItem
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-    from pytest_envpar import options
     from pytest_envpar.session.launch import Launch
     from pytest_envpar.session.pollution import PollutionReport
 
@@ -58,12 +59,14 @@ class StageRun:
         self._signals = launched[0].signals
         self._quiet = bool(getattr(known, "no_header", False))  # absent with -p no:terminal
         self._pollution = _pollution(config) if request.pollution else None
+        self._alone = len(names) == 1
+        # Several stages, or workers of pytest-xdist, would read each other's lines.
+        self._console = Console() if self._alone and not options.is_crew(sys.argv) else None
         self._stages = [
-            OneStage(config, request, each, known, names, self._interrupt, self._pollution)
+            OneStage(config, request, each, known, names, self._interrupt, self._pollution, self._console)
             for each in launched
         ]
         self._by_name = {stage.name: stage for stage in self._stages}
-        self._alone = len(names) == 1
         # A worker of pytest-xdist runs one test at a time, so that no stage has to wait for others.
         at_once = len(self._stages) if self._crew else max(2, os.cpu_count() or 1)
         self._waves = _waves(self._stages, at_once)
@@ -78,6 +81,8 @@ class StageRun:
         # Also where pytest gives up before it has configured itself.
         for each in launched:
             config.add_cleanup(each.close)
+        if self._console is not None:
+            config.add_cleanup(self._console.close)
 
     # --- start ---------------------------------------------------------------------------------------------------
 
@@ -164,6 +169,11 @@ class StageRun:
             )
             for stage in self._stages
         ]
+
+    def _take_back(self) -> None:
+        """The terminal is this side's again, for good."""
+        if self._console is not None:
+            self._console.close()
 
     @property
     def _crew(self) -> bool:
@@ -329,6 +339,7 @@ class StageRun:
     def _interrupt(self, number: int) -> NoReturn:
         """Ctrl-C, or another signal that ends the run."""
         self._signals.phase = "ending"
+        self._take_back()
         for stage in self._stages:
             stage.tell_interrupt()
         deadline = time.monotonic() + INTERRUPT_S
@@ -357,6 +368,7 @@ class StageRun:
                 f"{signal.Signals(number).name} while the session inside was ending"
             )
         self._signals.phase = "ending"
+        self._take_back()
         if self._parity is not None and (
             self._narrowed
             or session.shouldfail

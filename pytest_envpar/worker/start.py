@@ -248,6 +248,8 @@ def start(
     environ: Mapping[str, str],
     on_start: Callable[[], None] | None = None,
     services: Services | None = None,
+    *,
+    terminal: bool = False,
 ) -> Site:
     """Start one container and its agent.
 
@@ -255,6 +257,7 @@ def start(
         environ: The host's environment, from which ``pass-env`` is taken.
         on_start: Called once the container runs.
         services: Whose network the container joins, and which the suite is told of.
+        terminal: The worker will be asked to have a terminal, which takes a moment less if that is known now.
 
     Raises:
         StageError: A key of the stage makes the container impossible.
@@ -265,7 +268,7 @@ def start(
         ground.image,
         ground.stage,
         owner=ground.owner,
-        command=_command(ground, _BOOT),
+        command=(*_command(ground, _BOOT), *(("terminal",) if terminal else ())),
         source_plan=ground.plan,
         mounts=ground.mounts,
         env={**({} if services is None else services.env), **_passed(ground, environ)},

@@ -318,7 +318,6 @@ def test_extends(project: Project) -> None:
     "option",
     [
         "--env-bisect=a..b",
-        "--pdb",
     ],
 )
 def test_options_of_later_versions_are_refused(option: str, project: Project) -> None:

@@ -30,6 +30,9 @@ class Channel:
         self._last = 0.0
         self.live = False
         """What tests print is shown as it comes, so messages wait for a flush that keeps the order."""
+        self.terminal = -1
+        """The worker's terminal, if its output goes there; then ``mark`` tells what belongs before a message."""
+        self.mark = b""
         self._pending = 0
         # Tests may call the host from any of their threads.
         self._lock = threading.RLock()
@@ -72,12 +75,23 @@ class Channel:
             pass
         os._exit(1)
 
-    def flush(self, sync: bool = False) -> None:
-        """Send what waits now. With ``sync``, wait until the supervisor has passed it on."""
-        if not self._pending or self._getpid() != self._pid:
+    def flush(self, sync: bool = False, always: bool = False) -> None:
+        """Send what waits now. With ``sync``, wait until the supervisor has passed it on, behind what was printed.
+
+        Args:
+            always: Also if nothing waits: what was printed is.
+        """
+        if not (self._pending or always) or self._getpid() != self._pid:
             return
         with self._lock:
-            self._write(b"[" + self._recorder.waiting() + b"]", wire.SYNC if sync else 0)
+            flags = wire.SYNC if sync else 0
+            if sync and self.terminal >= 0:
+                try:
+                    os.write(self.terminal, self.mark)
+                except OSError:
+                    self._cut_off()
+                flags |= wire.MARKED
+            self._write(b"[" + self._recorder.waiting() + b"]", flags)
             if sync and not os.read(self._ack, 1):
                 os._exit(1)
 

@@ -12,10 +12,12 @@ from _pytest._io import TerminalWriter
 
 from . import covoptions, crew, marks, services, wire
 from .channel import Channel
+from .debugger import Debugger
 from .describe import Describer
 from .limits import Limits
 from .quiet import QuietReporter, TextSink
 from .serialize import Serializer
+from .streams import Streams, flush_output, print_by_lines
 from .told import Told
 from .xmlattr import install as install_xml_attributes
 
@@ -25,11 +27,11 @@ _UNLIMITED = 1 << 62
 class Inside:
     """Registered first, so that its wrappers are the outermost ones."""
 
-    def __init__(self, channel: Channel, options: Dict[str, Any]) -> None:
+    def __init__(self, channel: Channel, options: Dict[str, Any], streams: Streams) -> None:
         self.output: Dict[str, Any] = {}
         self._channel = channel
         self._options = options
-        self._live = False
+        self._debugger = Debugger(channel, streams)
         self._wants_xml = False
         self._index: Dict[Any, int] = {}
         self._current = -1
@@ -95,10 +97,11 @@ class Inside:
         config.pluginmanager.register(services.module(self._options["services"]), "envpar-services")
         if self._options.get("pytest_cov"):
             covoptions.provide(config, self.measure)
-        self._live = config.getoption("capture", "fd") in ("no", "tee-sys")
-        self._channel.live = self._live
-        if self._live and self._options["lines"]:
-            _print_by_lines()
+        capture = config.getoption("capture", "fd")
+        self._channel.live = capture in ("no", "tee-sys")
+        if self._debugger.may_be_entered or (self._options["lines"] and self._channel.live):
+            print_by_lines()
+        self._debugger.configure(config, uncaptured=capture == "no")
 
     def late_configure(self, config: Any) -> None:
         manager = config.pluginmanager
@@ -109,7 +112,7 @@ class Inside:
             writer = manager.get_plugin("terminalreporter")._tw
             writer.fullwidth = int(self._options["width"])
             return
-        sink = TextSink(lambda where, text: self._channel.send(wire.Text(where, text)))
+        sink = TextSink(self._debugger.tell)
         reporter = self._reporter = QuietReporter(config, sink)
         manager.unregister(name="terminalreporter")
         manager.register(reporter, "terminalreporter")
@@ -179,6 +182,7 @@ class Inside:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: Any) -> None:
+        self._debugger.leave()
         config = session.config
         items = session.items
         self._index = {item: index for index, item in enumerate(items)}
@@ -251,10 +255,12 @@ class Inside:
         if self._serializer is not None:
             self._serializer.item = item
         self._channel.send_encoded(b'["start",%d]' % index)
-        if self._live:
+        if self._channel.live:
             self._channel.flush(sync=True)
-        yield
-        self._channel.send_encoded(b'["finish",%d]' % index)
+        outcome = yield
+        self._debugger.leave()
+        if outcome.excinfo is None:  # else the session ends in the middle of this test, and says why
+            self._channel.send_encoded(b'["finish",%d]' % index)
         self._current = -1
 
     @pytest.hookimpl(hookwrapper=True)
@@ -273,8 +279,8 @@ class Inside:
             return
         if report.when == "teardown":
             self._channel.check()
-        if self._live:
-            _flush_output()
+        if self._channel.live:
+            flush_output()
         if serializer.is_plain(report):
             if self._reporter is not None:
                 self._reporter.plain = report
@@ -284,8 +290,16 @@ class Inside:
         else:
             status = serializer.status(report)
             self._channel.send(wire.Report(self._current, serializer.report(report), status))
-        if self._live:
+        if self._channel.live:
             self._channel.flush(sync=True)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_exception_interact(self, report: Any) -> None:
+        self._debugger.shows(report, self._current)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_leave_pdb(self) -> None:
+        self._debugger.pause()
 
     def pytest_warning_recorded(self, warning_message: Any, when: str, nodeid: str, location: Any) -> None:
         self._channel.send(
@@ -307,6 +321,7 @@ class Inside:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
+        self._debugger.leave()
         value = excinfo.value
         crash = excinfo._getreprcrash() if hasattr(excinfo, "_getreprcrash") else None
         location = [crash.path, crash.lineno] if crash is not None else None
@@ -320,10 +335,12 @@ class Inside:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_internalerror(self, excrepr: Any) -> None:
+        self._debugger.leave()
         self._channel.send(wire.Stop("internal", str(excrepr), None, 3))
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: Any) -> Generator[None, Any, None]:
+        self._debugger.leave()
         if session.shouldfail:
             self._channel.send(wire.Stop("failed", str(session.shouldfail), None, None))
         self._channel.flush()
@@ -410,21 +427,6 @@ def _let_cache_bear_any_name(cache: Any) -> None:
         cache.set = set_
     except AttributeError:  # a cache of another plugin that takes no attributes
         pass
-
-
-def _print_by_lines() -> None:
-    """As on the host's terminal: inside it is a pipe, where Python would keep what is printed until a block is full."""
-    for stream in (sys.__stdout__, sys.__stderr__):
-        if stream is not None:
-            stream.reconfigure(line_buffering=True)
-
-
-def _flush_output() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:  # noqa: BLE001 - a test may have put anything there, also nothing
-            pass
 
 
 def _extend(lines: List[str], answer: Any) -> None:

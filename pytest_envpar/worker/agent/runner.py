@@ -41,8 +41,9 @@ def run(ends: WorkerEnds, site: str, first: str) -> int:
 
     from . import public
     from .inside import Inside, LateConfigure
+    from .streams import Streams
 
-    inside = Inside(channel, options)
+    inside = Inside(channel, options, Streams(channel, ends, options.get("input")))
     plugins = [inside, LateConfigure(inside), public.fixtures(channel, options)]
     if options.get("pollution") is not None:
         from .pollution import Pollution

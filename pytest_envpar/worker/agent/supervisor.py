@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Optional
 from . import limits, wire
 from .cgroup import MemoryWatch
 from .recorder import Recorder
+from .terminal import Feed, Terminal, terminal_or_none
 from .watch import Watch
 
 TICK_S = 0.025
@@ -32,18 +33,29 @@ _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class WorkerEnds:
     """What a freshly forked worker gets: descriptors and the recorder."""
 
-    def __init__(self, control: int, frames: int, ack: int, recorder: Recorder) -> None:
+    def __init__(self, control: int, frames: int, ack: int, stdin: int, recorder: Recorder) -> None:
         self.control = control
         self.frames = frames
         self.ack = ack
+        self.stdin = stdin
         self.recorder = recorder
+        self.terminal = -1
+        self.mark = b""
 
 
 class _Worker:
     """The supervisor's side of a running worker."""
 
     def __init__(
-        self, pid: int, control: int, frames: int, ack: int, out: int, err: int, recorder: Recorder
+        self,
+        pid: int,
+        control: int,
+        frames: int,
+        ack: int,
+        out: int,
+        err: int,
+        stdin: int,
+        recorder: Recorder,
     ) -> None:
         self.pid = pid
         self.control = control
@@ -51,6 +63,9 @@ class _Worker:
         self.ack = ack
         self.out = out
         self.err = err
+        self.stdin = stdin
+        self.feed = Feed(stdin)
+        self.booted = False
         self.recorder = recorder
         self.memory = MemoryWatch()
         self.limits = limits.Limits([])
@@ -65,9 +80,14 @@ class _Worker:
 
 
 class Supervisor:
-    """Runs until the host says so or goes away. ``run`` returns only in a forked worker."""
+    """Runs until the host says so or goes away. ``run`` returns only in a forked worker.
 
-    def __init__(self, watch: Optional[Watch] = None) -> None:
+    Args:
+        watch: Of a container that may wait for a run.
+        terminal: A worker will probably be asked to have a terminal, which has to be there before it is forked.
+    """
+
+    def __init__(self, watch: Optional[Watch] = None, *, terminal: bool = False) -> None:
         self._watch = watch
         self._in = os.dup(0)
         self._out = os.dup(1)
@@ -89,6 +109,7 @@ class Supervisor:
         self._poll = select.poll()
         self._poll.register(self._in, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
+        self._terminal: Optional[Terminal] = terminal_or_none() if terminal else None
 
     def run(self) -> WorkerEnds:
         """Serve. Returns in each forked worker; the supervisor itself leaves through ``os._exit``."""
@@ -140,9 +161,16 @@ class Supervisor:
                 if self._worker is not None:
                     _kill(self._worker.pid, signal.SIGABRT)
                     self._worker.deadline = time.monotonic() + 1.0
+            elif isinstance(message, wire.Stdin):
+                if self._worker is not None:
+                    self._worker.feed.add(message.data.encode("latin-1", "replace"))
+                    self._supply(self._worker)
+            elif isinstance(message, wire.Resize):
+                if self._terminal is not None:
+                    self._terminal.resize(message.rows, message.columns)
             elif isinstance(message, (wire.Init, wire.Plan, wire.Run, wire.Credit, wire.Answer)):
-                if isinstance(message, wire.Init) and self._worker is None:
-                    ends = self._fork()
+                if isinstance(message, wire.Init):
+                    ends = self._for_init(message)
                     if ends is not None:
                         return ends
                 if self._worker is not None:
@@ -161,6 +189,43 @@ class Supervisor:
         if self._worker is not None:
             _kill(-self._worker.pid, signal.SIGKILL)
             _kill(self._worker.pid, signal.SIGKILL)
+
+    def _for_init(self, message: wire.Init) -> Optional[WorkerEnds]:
+        """Have a worker for it, with the standard input that is asked for."""
+        asked = message.options.get("input") or {}
+        wants = bool(asked.get("terminal"))
+        if wants and self._terminal is None and self._worker is not None and not self._worker.booted:
+            self._terminal = terminal_or_none()
+            if self._terminal is not None:  # which is for those that are forked from now on
+                _kill(self._worker.pid, signal.SIGKILL)
+                os.waitpid(self._worker.pid, 0)
+                self._let_go(self._worker)
+        if self._worker is None:
+            ends = self._fork()
+            if ends is not None:
+                return ends
+        assert self._worker is not None
+        self._worker.booted = True
+        if wants and self._terminal is not None:
+            self._terminal.resize(int(asked.get("rows", 24)), int(asked.get("columns", 80)))
+            self._worker.feed = Feed(self._terminal.master)
+        return None
+
+    def _supply(self, worker: _Worker) -> None:
+        """Pass standard input on, as fast as it is taken."""
+        feed = worker.feed
+        done = feed.push()
+        if self._terminal is not None and feed.descriptor == self._terminal.master:
+            self._poll.modify(feed.descriptor, select.POLLIN if done else select.POLLIN | select.POLLOUT)
+        elif not done:
+            self._poll.register(feed.descriptor, select.POLLOUT)
+        elif worker.stdin >= 0:
+            self._forget(worker.stdin)
+            if feed.ended:
+                os.close(worker.stdin)
+                worker.stdin = -1
+            else:
+                self._say(wire.Listen(True))
 
     def _interrupt(self, worker: _Worker) -> None:
         _kill(worker.pid, signal.SIGINT)
@@ -200,21 +265,33 @@ class Supervisor:
         ack_read, ack_write = os.pipe()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
+        stdin_read, stdin_write = os.pipe()
         _enlarge(frames_read)
+        terminal = self._terminal
+        if terminal is not None:
+            terminal.reset()
         pid = os.fork()
         if pid == 0:
             self._become_worker(out_write, err_write)
-            kept = [move_up(fd) for fd in (control_read, frames_write, ack_read)]
-            for fd in (control_write, frames_read, ack_write, out_read, err_read):
+            kept = [move_up(fd) for fd in (control_read, frames_write, ack_read, stdin_read)]
+            for fd in (control_write, frames_read, ack_write, out_read, err_read, stdin_write):
                 os.close(fd)
-            return WorkerEnds(kept[0], kept[1], kept[2], recorder)
-        for fd in (control_read, frames_write, ack_read, out_write, err_write):
+            ends = WorkerEnds(kept[0], kept[1], kept[2], kept[3], recorder)
+            if terminal is not None:
+                os.close(terminal.master)
+                ends.terminal, ends.mark = move_up(terminal.slave), terminal.mark
+            return ends
+        for fd in (control_read, frames_write, ack_read, out_write, err_write, stdin_read):
             os.close(fd)
-        for fd in (frames_read, out_read, err_read, control_write):
+        for fd in (frames_read, out_read, err_read, control_write, stdin_write):
             os.set_blocking(fd, False)
-        worker = _Worker(pid, control_write, frames_read, ack_write, out_read, err_read, recorder)
+        worker = _Worker(
+            pid, control_write, frames_read, ack_write, out_read, err_read, stdin_write, recorder
+        )
         for fd in (frames_read, out_read, err_read):
             self._poll.register(fd, select.POLLIN)
+        if terminal is not None:
+            self._poll.register(terminal.master, select.POLLIN)
         self._worker = worker
         return None
 
@@ -223,6 +300,7 @@ class Supervisor:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
         os.setpgid(0, 0)
         os.dup2(out_write, 1)
         os.dup2(err_write, 2)
@@ -240,8 +318,21 @@ class Supervisor:
             self._relay(worker)
         elif fd == worker.control:
             self._push(worker)
+        elif fd == worker.stdin:
+            self._supply(worker)
+        elif self._terminal is not None and fd == self._terminal.master:
+            self._shown(worker, self._terminal.read())
+            if worker.feed.descriptor == fd:
+                self._supply(worker)
         else:
             self._output(worker, fd)
+
+    def _shown(self, worker: _Worker, data: bytes) -> None:
+        """Pass on what was written to the terminal."""
+        if data:
+            worker.tail += data
+            del worker.tail[:-TAIL_BYTES]
+            self._say(wire.Output(0, data.decode("latin-1")))
 
     def _output(self, worker: _Worker, fd: int, everything: bool = False) -> None:
         # "Everything" is what was there when it was asked for; somebody may write without end.
@@ -287,7 +378,10 @@ class Supervisor:
                 whole.clear()
                 self._output(worker, worker.out, everything=True)
                 self._output(worker, worker.err, everything=True)
-                self._send(frame)
+                if flags & wire.MARKED and self._terminal is not None:
+                    self._shown(worker, self._terminal.until_mark())
+                self._send(wire.HEADER.pack(flags & ~wire.MARKED, len(frame) - wire.HEADER.size))
+                self._send(frame[wire.HEADER.size :])
                 os.write(worker.ack, b"+")
             else:
                 whole += frame
@@ -328,15 +422,31 @@ class Supervisor:
         while True:
             try:
                 # What a process has used is known until it is reaped.
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if ended is None:
+            if found is None:
                 return
-            used_s = limits.used(ended.si_pid)
-            _, status = os.waitpid(ended.si_pid, 0)
-            if self._worker is not None and ended.si_pid == self._worker.pid:
+            if found.si_code == os.CLD_STOPPED:
+                os.waitid(os.P_PID, found.si_pid, os.WSTOPPED | os.WNOHANG)
+                if self._worker is not None and found.si_pid == self._worker.pid:
+                    self._stopped(self._worker, found.si_status)
+                continue
+            used_s = limits.used(found.si_pid)
+            _, status = os.waitpid(found.si_pid, 0)
+            if self._worker is not None and found.si_pid == self._worker.pid:
                 self._bury(self._worker, status, used_s)
+
+    def _stopped(self, worker: _Worker, number: int) -> None:
+        """The worker, or a child of it, reads from the terminal or wants it set up for that."""
+        terminal = self._terminal
+        if terminal is None or number not in (signal.SIGTTIN, signal.SIGTTOU):
+            return
+        self._output(worker, worker.out, everything=True)
+        self._output(worker, worker.err, everything=True)
+        self._shown(worker, terminal.read())
+        if terminal.lend(worker.pid):
+            self._say(wire.Listen(True))
 
     def _bury(self, worker: _Worker, status: int, used_s: float) -> None:
         while self._relay(worker):
@@ -347,6 +457,8 @@ class Supervisor:
             self._forward(worker, worker.recorder.read(worker.forwarded, length), length)
         self._output(worker, worker.out, everything=True)
         self._output(worker, worker.err, everything=True)
+        if self._terminal is not None:
+            self._shown(worker, self._terminal.rest())
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         facts: Dict[str, Any] = {
             "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
@@ -358,16 +470,22 @@ class Supervisor:
             "tail": bytes(worker.tail).decode("utf-8", "replace"),
         }
         facts.update(worker.memory.facts())
-        for fd in (worker.frames, worker.out, worker.err, worker.control):
-            self._forget(fd)
-        for fd in (worker.frames, worker.out, worker.err, worker.control, worker.ack):
-            os.close(fd)
-        worker.recorder.close()
-        self._worker = None
+        self._let_go(worker)
         if not finished and os.getpid() == 1 and not self._stays:
             # What the dead worker started must not disturb the next one. Only in a PID namespace of our own.
             _kill(-1, signal.SIGKILL)
         self._say(wire.Died(facts))
+
+    def _let_go(self, worker: _Worker) -> None:
+        owned = [worker.frames, worker.out, worker.err, worker.control]
+        if worker.stdin >= 0:
+            owned.append(worker.stdin)
+        for fd in owned if self._terminal is None else [*owned, self._terminal.master]:
+            self._forget(fd)
+        for fd in (*owned, worker.ack):
+            os.close(fd)
+        worker.recorder.close()
+        self._worker = None
 
     def _forget(self, fd: int) -> None:
         try:
@@ -430,9 +548,10 @@ def _enlarge(fd: int) -> None:
 def main(argv: List[str]) -> None:
     """Entry of the container's main process.
 
-    ``argv``: folders for the end and the start of ``sys.path``, or empty, and ``watch`` for a container that may wait.
+    ``argv``: folders for the end and the start of ``sys.path``, or empty, and ``watch`` for a container that may wait
+    or ``terminal`` for one whose worker will have one.
     """
-    ends = Supervisor(Watch() if "watch" in argv[2:] else None).run()
+    ends = Supervisor(Watch() if "watch" in argv[2:] else None, terminal="terminal" in argv[2:]).run()
     from .runner import run
 
     sys.exit(run(ends, argv[0], argv[1]))

@@ -27,6 +27,8 @@ MORE = 1
 CONTINUED = 2
 SYNC = 4
 """The sender waits until the frame was passed on (only between worker and supervisor)."""
+MARKED = 8
+"""The sender has written a mark to its terminal first, which ends what belongs before the frame (likewise)."""
 
 HEADER = struct.Struct(">BI")
 Json = Any
@@ -65,8 +67,10 @@ class Init(_Message):
     a worker of pytest-xdist: its ``workerinput``; None otherwise), ``distributes`` (the host has pytest-xdist),
     ``pollution`` (tell what tests leave on the file system: ``left``, rows of kind, path and whose; None otherwise),
     ``credit`` (how many tests may start before the host shows one), ``root`` (the project, a container path),
-    ``cache`` (values of pytest's cache that only the host keeps), ``pytest_cov`` (the host has pytest-cov) and
-    ``coverage`` (what to measure, see :mod:`measure`; None for nothing).
+    ``cache`` (values of pytest's cache that only the host keeps), ``pytest_cov`` (the host has pytest-cov),
+    ``coverage`` (what to measure, see :mod:`measure`; None for nothing) and ``input`` (what standard input inside is:
+    None for nothing, or ``terminal``, the streams 0, 1 and 2 that are the user's terminal, with its ``rows``,
+    ``columns`` and ``term``; no such streams mean a pipe).
     """
 
     protocol: int
@@ -132,6 +136,21 @@ class Look(_Message):
 @dataclasses.dataclass(eq=False, repr=False)
 class Stay(_Message):
     """Kill the worker, if any, and stay when the host goes, so that the container can be entered. Answered by Seen."""
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Stdin(_Message):
+    """Bytes for standard input inside, as Latin-1; none at its end."""
+
+    data: str
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Resize(_Message):
+    """The user's terminal has another size."""
+
+    rows: int
+    columns: int
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -296,8 +315,22 @@ class Finished(_Message):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
+class Listen(_Message):
+    """Somebody inside reads from standard input (of a pipe: a piece of it is wanted), or nobody does any more."""
+
+    wanted: bool
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Debugged(_Message):
+    """The debugger has shown the failure that was reported last: no need to show it again."""
+
+    index: int
+
+
+@dataclasses.dataclass(eq=False, repr=False)
 class Output(_Message):
-    """Bytes that reached the worker's own standard output (1) or error (2), as Latin-1."""
+    """Bytes that reached the worker's own standard output (1), error (2) or terminal (0), as Latin-1."""
 
     stream: int
     data: str
@@ -328,6 +361,8 @@ Message = Union[
     Answer,
     Look,
     Stay,
+    Stdin,
+    Resize,
     Shutdown,
     Ready,
     Collecting,
@@ -345,6 +380,8 @@ Message = Union[
     Pollution,
     Stop,
     Finished,
+    Listen,
+    Debugged,
     Output,
     Died,
     Seen,
@@ -361,6 +398,8 @@ _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "answer": (Answer, (int, dict, dict, str, bool)),
     "look": (Look, ()),
     "stay": (Stay, ()),
+    "stdin": (Stdin, (str,)),
+    "resize": (Resize, (int, int)),
     "shutdown": (Shutdown, ()),
     "ready": (Ready, (int, dict)),
     "collecting": (Collecting, (str,)),
@@ -378,6 +417,8 @@ _CLASSES: Dict[str, Tuple[Type[Any], Tuple[Any, ...]]] = {
     "pollution": (Pollution, (int, dict)),
     "stop": (Stop, (str, str, (list, _OPTIONAL), (int, _OPTIONAL))),
     "finished": (Finished, (int, dict)),
+    "listen": (Listen, (bool,)),
+    "debugged": (Debugged, (int,)),
     "output": (Output, (int, str)),
     "died": (Died, (dict,)),
     "seen": (Seen, (dict,)),
