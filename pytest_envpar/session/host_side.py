@@ -110,7 +110,7 @@ def _enter(
     stages = launch.asked(stages, [str(word) for word in known.file_or_dir])
     spread = options.distributes(known) and not crew
     launched = given.take(settings, stages, request.engine, request.lock) if given is not None else None
-    if launched is not None and (spread or request.reuse):
+    if launched is not None and (spread or launched[0].places.reuses != request.reuse):
         for each in launched:
             each.close()
         launched = None

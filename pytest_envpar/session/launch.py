@@ -232,7 +232,8 @@ def early(args: Sequence[str], environ: Mapping[str, str] | None = None) -> Laun
         args: The command line for pytest.
         environ: The environment; this process's own by default.
     """
-    ours = [arg for arg in args if arg.startswith("--env")]
+    reuse = options.REUSE.name in args
+    ours = [arg for arg in args if arg.startswith("--env") and arg != options.REUSE.name]
     named = [arg.partition("=") for arg in ours]
     plain = all(name in (options.SHORT.name, options.STAGE.name) and value for name, _, value in named)
     passive = {"-h", "--help", "--version", "-V", "--markers", "--"}
@@ -249,4 +250,4 @@ def early(args: Sequence[str], environ: Mapping[str, str] | None = None) -> Laun
         return None
     if any(arg.startswith("--cov") for arg in args):
         settings = dataclasses.replace(settings, coverage="--no-cov" not in args)
-    return Launch.begin(settings, stages[0], None) if len(stages) == 1 else None
+    return Launch.begin(settings, stages[0], None, reuse=reuse) if len(stages) == 1 else None

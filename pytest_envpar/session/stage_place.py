@@ -89,6 +89,8 @@ class StagePlaces:
         """Called at the end, when the container is gone and the engine is still there."""
         # pytest has not started its own output yet.
         self._tell = Teller()
+        self.reuses = reuse
+        """Whether one that waits is asked for."""
         self._reuse: Reuse | None = None
         if reuse:
             from pytest_envpar.session.reuse import Reuse

@@ -7,6 +7,7 @@ was there, and that it is what this run would start now.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from pathlib import PurePosixPath
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING
 from pytest_envpar.containers import warm
 from pytest_envpar.containers.labels import WARM
 from pytest_envpar.containers.lifecycle import adopt, container_name
-from pytest_envpar.drift.changes import left_behind
+from pytest_envpar.drift import upper
+from pytest_envpar.drift.changes import left_behind, own_changes
 from pytest_envpar.engine.api import Mount
 from pytest_envpar.worker import start
 from pytest_envpar.worker.agent import wire
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_envpar.containers.lifecycle import RunningContainer
-    from pytest_envpar.engine.api import Listed, Stream
+    from pytest_envpar.drift.changes import Changes
+    from pytest_envpar.engine.api import Engine, Listed, Stream
     from pytest_envpar.worker.start import Ground, Site
 
 _FORMAT = 1
@@ -112,11 +115,22 @@ def _entered(ground: Ground, listed: Listed) -> Site:
     changed = _answer(client)
     if changed:
         raise RefusedError(f"something has happened in it: {', '.join(changed)}", container)
-    found = left_behind(engine, listed.id, hidden=(ground.plan.container_root, *container.mount_points()))
+    found = _changes(engine, listed.id, (ground.plan.container_root, *container.mount_points()))
     if found.items or found.noise:
         first = [str(change.path) for change in (*found.items, *found.noise)][:3]
         raise RefusedError(f"its files have changed: {', '.join(first)}", container)
     return start.Site(ground, container, client, PathMap(ground.plan.host_root, ground.plan.container_root))
+
+
+def _changes(engine: Engine, container: str, hidden: tuple[PurePosixPath, ...]) -> Changes:
+    """What differs from the image. Where the container's own layer shows nothing, nothing has to be compared."""
+    folders = engine.layer_folders(container)
+    if folders is not None:
+        with contextlib.suppress(upper.UnreadableError):
+            found = own_changes(upper.scan(folders.upper, folders.lower), hidden)
+            if not found.items and not found.noise:
+                return found
+    return left_behind(engine, container, hidden=hidden)
 
 
 def _answer(client: Client) -> list[str]:

@@ -115,6 +115,7 @@ def test_the_same_on_podman(podman_project: Project) -> None:
         _remove_all(podman_project)
 
 
+@pytest.mark.slow
 def test_always_from_a_folder_below_and_prune(kept: Project) -> None:
     kept.write("sub/test_it.py", "def test_good(): pass\n")
     result = kept.start("--env-keep=always", cwd=kept.root / "sub").end().clean()
@@ -133,6 +134,7 @@ def test_nothing_stays_of_a_good_run(project: Project, when: str) -> None:
     assert "kept" not in result.text
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_a_reason(kept: Project) -> None:
     kept.write("test_it.py", SUITE + "def test_dies(): os._exit(3)\ndef test_last(): pass\n")
     result = kept.start("--env-keep=failed").end().clean()
@@ -224,6 +226,7 @@ def test_services_stay_with_it(kept: Project) -> None:
     assert kept.left() == []
 
 
+@pytest.mark.slow
 def test_of_several_stages_each_tells_its_own(kept: Project) -> None:
     path = kept.root / "envpar.toml"
     path.write_text(path.read_text() + f'\n[stages.dev]\nimage = "{kept.image}"\nenv = {{ APP = "dev" }}\n')

@@ -25,10 +25,12 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the stages that were begun; nothing is started."""
     names: list[str] = []
 
-    def begin(settings: Settings, stage: Stage, engine: str | None, lock: Any = None) -> str:
+    def begin(
+        settings: Settings, stage: Stage, engine: str | None, lock: Any = None, *, reuse: bool = False
+    ) -> str:
         assert engine is None
         assert lock is None
-        names.append(stage.name)
+        names.append(f"{stage.name} again" if reuse else stage.name)
         return stage.name
 
     monkeypatch.setattr(Launch, "begin", begin)
@@ -43,6 +45,11 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_plain_command_line_begins(args: list[str], begun: list[str]) -> None:
     assert launch.early(args, {}) is not None
     assert begun == ["qa"]
+
+
+def test_so_does_one_with_reuse(begun: list[str]) -> None:
+    assert launch.early(["--env=qa", "--env-reuse"], {}) is not None
+    assert begun == ["qa again"]
 
 
 @pytest.mark.parametrize(
