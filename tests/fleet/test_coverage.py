@@ -179,6 +179,26 @@ def test_workers_of_xdist(measured: Project) -> None:
     assert ran.line == "4 passed"
 
 
+@pytest.mark.slow
+def test_a_new_container_for_each_test(measured: Project) -> None:
+    ran = measured.run("--env=qa", "--env-fresh=test", "--cov=pkg", "--cov-report=json").ended(0, "4 passed")
+    assert files(measured)["pkg/__init__.py"]["missing_lines"] == [9, 10, 11, 16, 21], ran.text
+    assert "not complete" not in ran.out
+
+
+@pytest.mark.slow
+def test_by_the_command(measured: Project) -> None:
+    """`envpar run` begins to start the container before pytest has read the command line."""
+    args = ("run", "--env=qa", "--cov=pkg", "--cov-report=json")
+    ended = command(measured, "pytest_envpar", *args)
+    assert "4 passed" in ended
+    assert files(measured)["pkg/__init__.py"]["missing_lines"] == [9, 10, 11, 16, 21]
+    measured.write("pytest.ini", "[pytest]\naddopts = --cov=pkg --cov-report=json\n")
+    (measured.root / "coverage.json").unlink()
+    assert "4 passed" in command(measured, "pytest_envpar", "run", "--env=qa")
+    assert files(measured)["pkg/__init__.py"]["missing_lines"] == [9, 10, 11, 16, 21]
+
+
 DIES = """
 import os
 import time
