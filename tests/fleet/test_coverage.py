@@ -238,6 +238,19 @@ def test_failures_that_end_the_run(measured: Project) -> None:
     assert (" tests coverage " in there.out) == (" tests coverage " in here), there.text
 
 
+def test_nothing_ran(measured: Project) -> None:
+    """Every file is at none; and where there was no session, nothing is reported."""
+    measured.write("test_it.py", "def test_it(): pass\n")
+    ran = measured.run("--env=qa", "--cov=pkg", "--cov-report=term", "--cov-config=none.ini").ended(4)
+    assert "coverage: Couldn't read 'none.ini' as a config file" in ran.err
+    ran = measured.run("--env=qa", "--cov=./pkg", "--cov-branch", "--cov-report=json").ended(0, "1 passed")
+    assert {each["summary"]["covered_lines"] for each in files(measured).values()} == {0}
+    assert len(files(measured)) == 2
+    ran = measured.run("--env=qa", "--cov=pkg", "missing.py").ended(4)
+    assert "missing.py" in ran.err
+    assert "overage" not in ran.out + ran.err
+
+
 def test_switched_off(measured: Project) -> None:
     ran = measured.run("--env=qa", "--cov=pkg", "--no-cov", "--cov-fail-under=100").ended(0, "4 passed")
     assert "TOTAL" not in ran.out

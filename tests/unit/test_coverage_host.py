@@ -127,7 +127,7 @@ class TestGathered:
         root = tmp_path / "project"
         root.mkdir(exist_ok=True)
         data = coverage.CoverageData(str(tmp_path / "data"))
-        return gathered.Gathered(lambda: data, root, root, lambda path: path), data
+        return gathered.Gathered(lambda: data, root, root, lambda path: path, branch=False), data
 
     def take(self, into: gathered.Sink, rows: list[Any], inside: str = "/inside", **facts: Any) -> None:
         def mapped(path: str) -> str:
@@ -144,6 +144,12 @@ class TestGathered:
         assert data.lines("a.py") == [3]
         assert data.measured_files() == {file, "a.py", "b.py"}
         assert data.measured_contexts() == {"", "c"}
+
+    def test_files_of_which_nothing_ran_are_data_as_well(self, tmp_path: Path) -> None:
+        into, data = self.made(tmp_path)
+        self.take(into, [["", "b.py", "none", []]])
+        assert into.error == ""
+        assert data.measured_files() == {"b.py"}
 
     def test_facts(self, tmp_path: Path) -> None:
         into, _ = self.made(tmp_path)

@@ -79,6 +79,7 @@ class Gathered:
         root: The project (host, absolute).
         here: What relative paths are relative to (host).
         alias: What ``[paths]`` of coverage.py's configuration makes of a path.
+        branch: Branches are measured, not only lines.
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class Gathered:
         root: Path,
         here: Path,
         alias: Callable[[str], str],
+        *,
+        branch: bool,
     ) -> None:
         self.stages: dict[str, Facts] = {}
         self.outside: set[str] = set()
@@ -97,6 +100,7 @@ class Gathered:
         self._root = Path(os.path.realpath(root))
         self._here = here
         self._alias = alias
+        self._branch = branch
 
     def take(self, stage: str, message: wire.Coverage, mapped: Callable[[str], str]) -> None:
         """See :class:`Sink`."""
@@ -136,6 +140,11 @@ class Gathered:
                 data.add_arcs(files)
         if touched:
             data.set_context("")
+            # Where nothing ran, this says of which kind the data is.
+            if self._branch:
+                data.add_arcs({})
+            else:
+                data.add_lines({})
             data.touch_files(touched)
         if isinstance(tracers, dict):
             names = {place(name): tracer for name, tracer in tracers.items() if isinstance(name, str)}

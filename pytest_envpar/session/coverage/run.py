@@ -88,11 +88,18 @@ def register(
             manager.register(reporting, "envpar-coverage-report")
         wanted = _asked(known, reporting.cov, environ, crew=False)
         gathered = Gathered(
-            reporting.data, settings.root, config.invocation_params.dir, aliases(reporting.cov)
+            reporting.data,
+            settings.root,
+            config.invocation_params.dir,
+            aliases(reporting.cov),
+            branch=bool(reporting.cov.get_option("run:branch")),
         )
         manager.register(Measuring(config, wanted, gathered, reporting), NAME)
     except CoverageException as error:
-        raise UsageError(f"coverage: {error}", hint="see its configuration") from error
+        raise UsageError(
+            f"coverage: {error}",
+            hint="its configuration is what --cov-config names, or .coveragerc, setup.cfg, tox.ini or pyproject.toml",
+        ) from error
 
 
 def _configured(known: Any) -> coverage.Coverage:
@@ -191,9 +198,9 @@ class Measuring(_Measured):
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtestloop(self) -> Generator[None, Any, None]:
-        """From here on there is something to report."""
-        self._ran = True
-        yield
+        """From here on there is something to report, if the inside has come so far."""
+        outcome = yield
+        self._ran = outcome.excinfo is None or not isinstance(outcome.excinfo[1], pytest.UsageError)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

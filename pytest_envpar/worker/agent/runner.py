@@ -54,7 +54,7 @@ def run(ends: WorkerEnds, site: str, first: str) -> int:
         if measure is not None and measure.whole:
             measure.start()
         status = int(_main(arguments, plugins))
-        if measure is not None:
+        if measure is not None and measure.whole:
             measure.finish()
         channel.send(wire.Finished(status, inside.output))
     except SystemExit as error:  # what argparse does for usage errors in some releases
