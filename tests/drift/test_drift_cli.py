@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import datetime as dt
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from conftest import DOCKER, Project, deb, missing
 
+from pytest_envpar.drift.routes import compare_sides
+from pytest_envpar.drift.sides import image_side
 from pytest_envpar.reports import drift_json
 
 if TYPE_CHECKING:
@@ -168,8 +171,9 @@ NOISY = (
 )
 
 
-def test_two_builds_of_one_dockerfile(project: Project, build: Callable[..., str]) -> None:
-    project.stages(one=build("one", *NOISY), two=build("two", *NOISY))
+def test_two_builds_of_one_dockerfile(project: Project, build: Callable[..., str], engine: Engine) -> None:
+    one, two = build("one", *NOISY), build("two", *NOISY)
+    project.stages(one=one, two=two)
     project.envpar("diff", "one", "two").exits(0, "one -> two: no differences; ")
     done = project.envpar("diff", "one", "two", "--no-presets", "--format", "json").exits(1)
     told: dict[str, Any] = json.loads(done.out)
@@ -181,6 +185,9 @@ def test_two_builds_of_one_dockerfile(project: Project, build: Callable[..., str
         "/usr/local/bin/hello",
     } <= paths
     assert told["hidden"] == []
+    # Whatever differs, times as well.
+    whole = compare_sides(image_side(engine, one), image_side(engine, two), mtime=True)
+    assert paths == {change.path for change in whole.changes}
     only = project.envpar("diff", "one", "two", "--no-presets=machine-id").exits(1)
     assert "config   ~ /etc/machine-id" in only.out
 
@@ -235,8 +242,6 @@ def test_every_way_to_look_gives_the_same_answer(engine: Engine, images: dict[st
     from pytest_envpar.drift.packages import own_formats
     from pytest_envpar.drift.policy import Policy
     from pytest_envpar.drift.produce import MemoryStore
-    from pytest_envpar.drift.routes import compare_sides
-    from pytest_envpar.drift.sides import image_side
 
     sides = [image_side(engine, images[name], name=name) for name in ("qa", "bad")]
     compared = compare_sides(sides[0], sides[1])
@@ -272,6 +277,100 @@ def test_podman(project: Project, podman_base: tuple[str, str]) -> None:
     names = {each["name"]: each for each in told["packages"]}
     assert names["libc6"]["level"] == "runtime"
     assert names["libc6"]["files"] > 10
+
+
+def test_files_of_podman(project: Project, environ: dict[str, str], tmp_path: Path) -> None:
+    if not shutil.which("podman"):
+        missing("podman is not installed")
+
+    def podman(*args: str) -> str:
+        done = subprocess.run(["podman", *args], capture_output=True, text=True, check=False, env=environ)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    names = [f"localhost/envpar-drift-test-{tmp_path.name.lower()}:{number}" for number in (1, 2)]
+    folder = tmp_path / "context"
+    folder.mkdir()
+    made: list[str] = []
+    try:
+        for number, name in enumerate(names):
+            (folder / "file").write_text(f"{number}\n")
+            (folder / "Dockerfile").write_text(f"FROM scratch\nCOPY file /etc/file\nENV NUMBER={number}\n")
+            podman("build", "-q", "--no-cache", "-t", name, str(folder))
+            made.append(name)
+            for form in ("oci-archive", "oci-dir", "docker-archive"):
+                podman("save", "-q", "--format", form, "-o", str(project.root / f"{form}-{number}"), name)
+            container = podman("create", name, "true")
+            podman("export", "-o", str(project.root / f"export-{number}"), container)
+            podman("rm", container)
+    finally:
+        for name in made:
+            podman("rmi", "-f", name)
+    for one, other in (
+        ("oci-archive", "oci-archive"),
+        ("oci-dir", "docker-archive"),
+        ("export", "export"),
+        ("docker-archive", "export"),
+    ):
+        done = project.envpar("diff", f"file:{one}-0", f"{other}-1", "--explain").exits(1, "route: archive")
+        assert "  config   ~ /etc/file (content)" in done.out
+        assert ('env.NUMBER: "0" -> "1"' in done.out) is ("export" not in (one, other))
+    project.envpar("diff", "oci-archive-0", "docker-archive-0").exits(0, "no differences")
+
+
+_PIP = """
+import base64, glob, hashlib, os, subprocess, sys, zipfile
+def wheel(path, name, version, files):
+    info = f"{name}-{version}.dist-info"
+    files = {**files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"}
+    def digest(text):
+        return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+    rows = [f"{each},sha256={digest(text)},{len(text)}" for each, text in files.items()]
+    with zipfile.ZipFile(path, "w") as made:
+        for each, text in files.items():
+            made.writestr(each, text)
+        made.writestr(f"{info}/RECORD", "\\n".join([*rows, f"{info}/RECORD,,", ""]))
+"""
+_BACKEND = """
+def get_requires_for_build_editable(settings=None):
+    return []
+def build_editable(folder, settings=None, metadata=None):
+    name = "mine-2.0-py3-none-any.whl"
+    wheel(folder + "/" + name, "mine", "2.0", {"mine.pth": "/src\\n"})
+    return name
+"""
+_INSTALL = """
+wheel("/tmp/tool-1.0-py3-none-any.whl", "tool", "1.0", {"tool/__init__.py": "A = 1\\n", "tool/b.py": "B = 1\\n"})
+[pip] = glob.glob("/usr/share/python-wheels/pip-*.whl")
+os.environ["PYTHONPATH"] = pip
+line = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--break-system-packages"]
+subprocess.run([*line, "--no-build-isolation", "/tmp/tool-1.0-py3-none-any.whl", "-e", "/src"], check=True)
+"""
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.replace("\\\\", "\\").encode()).decode()
+
+
+@pytest.mark.slow
+def test_packages_of_pip(project: Project, build: Callable[..., str]) -> None:
+    toml = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    steps = [
+        "RUN mkdir /src && echo " + f"{_encoded(toml)} | base64 -d > /src/pyproject.toml",
+        f"RUN echo {_encoded(_PIP + _BACKEND)} | base64 -d > /src/backend.py",
+        f"RUN echo {_encoded(_PIP + _INSTALL)} | base64 -d > /tmp/install.py && python3 /tmp/install.py",
+    ]
+    good = build("pip-good", *steps)
+    bad = build("pip-bad", *steps, "RUN echo 'A = 2' > $(find / -path '*/tool/__init__.py' -xdev)")
+    project.stages(none=build("pip-none"), good=good, bad=bad)
+    done = project.envpar("diff", "none", "good").exits(1)
+    assert "  package  tool 1.0 added (pip, " in done.out
+    assert "  package  mine 2.0 (editable) added (pip, " in done.out
+    done = project.envpar("diff", "good", "bad").exits(1)
+    assert "tool 1.0 (pip, 1 file), not as the package shipped it: /usr/local/lib/python3.11/" in done.out
+    assert "/tool/__init__.py" in done.out
 
 
 @pytest.mark.slow

@@ -181,6 +181,55 @@ def test_what_processes_feel_in_two_containers(engine: Engine, create: Callable[
     assert same.config == ()
 
 
+CHURN = """
+import itertools, os, shutil
+os.makedirs("/tmp/churn")
+open("/tmp/churn/ready", "w").close()
+for number in itertools.count():
+    place = f"/tmp/churn/{number % 7}"
+    if os.path.islink(place) or not os.path.isdir(place):
+        os.path.lexists(place) and os.unlink(place)
+    else:
+        shutil.rmtree(place)
+    kind = number % 5
+    if kind == 0:
+        os.mkfifo(place)
+    elif kind == 1:
+        os.makedirs(place + "/deeper/still")
+        open(place + "/deeper/still/file", "w").close()
+    elif kind == 2:
+        os.symlink("/proc/self/root/etc", place)
+    elif kind == 3:
+        os.mkdir(place, 0o700)
+    else:
+        with open(place, "wb") as file:
+            for piece in range(20):
+                file.write(b"x" * 10_000 * (number % 3))
+    with open("/tmp/churn/growing", "ab") as file:
+        file.write(b"more")
+        file.truncate(len(place) * 9000)
+"""
+
+
+@pytest.mark.parametrize("locked_down", [False, True], ids=["open", "locked-down"])
+def test_a_container_that_changes_its_files_all_the_time(
+    engine: Engine, elsewhere: Engine, base_image: str, create: Callable[..., str], locked_down: bool
+) -> None:
+    container = create("python3", "-c", CHURN, user="0", cap_drop=("ALL",) if locked_down else ())
+    engine.start(container)
+    engine.exec(container, ["sh", "-c", "until [ -e /tmp/churn/ready ]; do :; done"])
+    store = MemoryStore()
+    for side, route in ((elsewhere, "scan"), (elsewhere, "scan"), (engine, "upper")):
+        found = compare_sides(image_side(side, base_image), container_side(side, container), store)
+        assert found.route == route
+        paths = {change.path for change in found.changes}
+        assert "/tmp/churn" in paths
+        # Nothing but what is written to, whatever it was at that moment.
+        assert all(path.startswith("/tmp/churn") for path in paths)
+        assert all(each.path.startswith("/tmp/churn/") for each in found.not_compared)
+    assert engine.inspect_container(container).running
+
+
 def test_nothing_of_ours_stays(
     engine: Engine, elsewhere: Engine, base_image: str, run_labels: Mapping[str, str]
 ) -> None:
