@@ -33,6 +33,7 @@ __all__ = [
     "Kind",
     "Owner",
     "is_dead",
+    "is_gone",
 ]
 
 RUN = LABEL_PREFIX + "run"
@@ -121,6 +122,13 @@ class Owner:
             )
         except (KeyError, ValueError):
             return None
+
+
+def is_gone(owner: Owner) -> bool:
+    """Whether it is certain that the owner's project is not there any more."""
+    if owner.host != _host() or owner.pid_namespace != _pid_namespace() or "\\" in owner.project:
+        return False  # another machine's paths, or one that was not written down as it is
+    return not os.path.lexists(owner.project)
 
 
 def is_dead(owner: Owner) -> bool:

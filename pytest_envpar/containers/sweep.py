@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Literal
 
-from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, RUN, STAGE, WARM, Owner, is_dead
+from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, RUN, STAGE, WARM, Owner, is_dead, is_gone
 from pytest_envpar.containers.lifecycle import KEPT, run_name
 from pytest_envpar.containers.warm import PARKED, user_of
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
@@ -122,7 +122,9 @@ def _ours(type_: ObjectType, listed: Listed, dead: dict[Owner, bool]) -> OurObje
     state: State = "live"
     if WARM in labels:
         kind, owner = "warm", user_of(listed.name, owner)
-    if kind == CACHE or listed.name.startswith(PARKED):
+    if listed.name.startswith(PARKED):
+        state = "dead" if owner is not None and is_gone(owner) else "cache"
+    elif kind == CACHE:
         state = "cache"
     elif owner is not None:
         if owner not in dead:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,6 +229,16 @@ def test_it_is_a_cache(warm: Project) -> None:
     prune(warm.engine, project=str(warm.root))
     assert len(waiting(warm)) == 1
     prune(warm.engine, cache=True, project=str(warm.root))
+    assert [each for each in ours(warm) if each.kind == "warm"] == []
+
+
+def test_it_goes_when_its_project_is_gone(warm: Project) -> None:
+    warm.write("test_it.py", "def test_a(): pass\n")
+    run(warm)
+    sweep(warm.engine, everything_dead=False)
+    assert len(waiting(warm)) == 1
+    shutil.rmtree(warm.root)
+    sweep(warm.engine, everything_dead=False)
     assert [each for each in ours(warm) if each.kind == "warm"] == []
 
 
