@@ -51,7 +51,9 @@ class User:
         self.root = folder / "project"
         self._engine = engine
         self._group = Path(engine.info.url.removeprefix("unix://")).stat().st_gid
-        self._environ = {**environ, "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+        self._environ = {**environ, "HOME": str(folder)}
+        if uid != os.getuid():
+            self._environ["XDG_CACHE_HOME"] = str(folder / "cache")
         if not any(point.name == "envpar" for point in importlib.metadata.entry_points(group="pytest11")):
             self._environ |= {"PYTHONPATH": str(SOURCE), "PYTEST_PLUGINS": "pytest_envpar.plugin"}
         self.root.mkdir(parents=True)
@@ -104,11 +106,11 @@ class User:
             process.communicate()
 
     def has(self) -> set[str]:
-        """The names of what belongs to this user's runs; caches do not."""
+        """The names of what belongs to runs of this user's project; caches do not."""
         return {
             each.name
             for each in list_ours(self._engine)
-            if each.state != "cache" and each.owner is not None and each.owner.uid == self.uid
+            if each.state != "cache" and each.project == str(self.root)
         }
 
     def caches(self) -> set[str]:
@@ -117,16 +119,15 @@ class User:
 
 
 @contextlib.contextmanager
-def two_users(engine: Engine, environ: Mapping[str, str]) -> Iterator[tuple[User, User]]:
-    """Not below pytest's own folder, which only its user may enter."""
+def users(engine: Engine, environ: Mapping[str, str], *uids: int) -> Iterator[list[User]]:
+    """Users with projects that are not below pytest's own folder, which only its user may enter."""
     base = Path(tempfile.mkdtemp(prefix="envpar-users-"))
     base.chmod(0o755)
     try:
-        one, other = (User(uid, base / str(uid), engine, environ) for uid in UIDS)
-        yield one, other
+        yield [User(uid, base / str(uid), engine, environ) for uid in uids]
     finally:
         shutil.rmtree(base)
-        for uid in UIDS:
+        for uid in set(uids) - {os.getuid()}:
             for container in engine.list_containers({USER: str(uid), KIND: ""}):
                 engine.remove_container(container.id)
             # An overlay volume goes before the two that it is mounted over.
@@ -136,7 +137,7 @@ def two_users(engine: Engine, environ: Mapping[str, str]) -> Iterator[tuple[User
 
 
 def test_a_run_beside_another_users(docker: Engine, environ: Mapping[str, str]) -> None:
-    with two_users(docker, environ) as (one, other):
+    with users(docker, environ, os.getuid(), UIDS[0]) as (one, other):
         with one.held() as process:
             before = one.has()
             assert before
@@ -165,7 +166,7 @@ def test_what_a_killed_run_leaves_is_its_users_to_sweep(daemon: Daemon, environ:
     """On an engine that nobody else sweeps."""
     with (
         contextlib.closing(connect(Candidate("docker", daemon.url), environ)) as engine,
-        two_users(engine, environ) as (one, other),
+        users(engine, environ, *UIDS) as (one, other),
     ):
         with one.held():
             pass
