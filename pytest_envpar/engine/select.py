@@ -131,6 +131,11 @@ def connect(candidate: Candidate, environ: Mapping[str, str]) -> DockerEngine:
         UsageError: Its URL is not one of an engine.
     """
     config = docker_folder(environ)
+    if candidate.url.startswith(_CONTEXT):
+        raise UsageError(
+            f"{candidate.name}: there is none of this name, or it names no engine",
+            hint="see `docker context ls`",
+        )
     if not candidate.starts_service:
         by_ssh = candidate.url.startswith("ssh://")
         engine = DockerEngine(

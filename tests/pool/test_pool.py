@@ -138,7 +138,7 @@ def test_contexts_and_prune(project: Project, tmp_path_factory: pytest.TempPathF
     shutil.copytree(project.second.certs, folder / "contexts" / "tls" / key / "docker")
     project.environ["DOCKER_CONFIG"] = str(folder)
     del project.environ["DOCKER_CERT_PATH"]
-    project.configure("context://far", "context://nothing")
+    project.configure("context://far", "tcp://127.0.0.1:1")
     project.write("test_it.py", SUITE)
     # The image came there by an earlier run, or does so from the machine's own daemon.
     project.run(
@@ -146,7 +146,7 @@ def test_contexts_and_prune(project: Project, tmp_path_factory: pytest.TempPathF
     ).ended(0)
     result = project.run("ps", "--cache", module="pytest_envpar").ended(0)
     assert COPIES in result.out
-    assert "context://nothing" in result.err
+    assert "tcp://127.0.0.1:1" in result.err
     result = project.run("prune", "--cache", module="pytest_envpar").ended(0)
     assert f"removed image {COPIES}" in result.out
     assert copies(project) == []

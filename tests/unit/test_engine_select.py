@@ -131,7 +131,7 @@ def test_a_context_by_name(environ: dict[str, str], tmp_path: Path) -> None:
     context(tmp_path, "far", "ssh://me@h", current=False)
     (found,) = candidates(["context://far"], environ)
     assert found == Candidate("docker context far", "ssh://me@h", None, explicit=True, named=True)
-    with pytest.raises(UsageError, match="context"):
+    with pytest.raises(UsageError, match="docker context gone: there is none of this name"):
         select_engine(["context://gone"], environ)
 
 
