@@ -46,8 +46,8 @@ class Costs:
     first_start: float = 0.6
     starts: float = 8.0
     controller: float = 0.001
-    process: float = 60e6
-    item: float = 5_000.0
+    process: float = 45e6
+    item: float = 3_000.0
 
     def memory(self, tests: int, workers: int) -> float:
         """Bytes of all workers' processes: each knows all tests of the suite."""

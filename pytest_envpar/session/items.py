@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,13 +35,20 @@ class VirtualItem(pytest.Item):
     stage: str | None = None
     """The stage it runs in, if the run has several."""
     shown: str = ""
+    """How it is listed, if not as the usual function."""
     obj: Any = None
-    keywords_seen: Mapping[str, int] = MappingProxyType({})
-    """Keywords as a report carries them."""
+    _keywords_seen: Mapping[str, int] | None = None
     _where: tuple[str, int | None, str] = ("", None, "")
 
     def __repr__(self) -> str:
-        return self.shown
+        return self.shown or _function(self.name)
+
+    @property
+    def keywords_seen(self) -> Mapping[str, int]:
+        """Keywords as a report carries them. One mapping for all reports: there may be very many tests."""
+        if self._keywords_seen is None:
+            self._keywords_seen = dict.fromkeys(self.keywords, 1)
+        return self._keywords_seen
 
     @property
     def location(self) -> tuple[str, int | None, str]:
@@ -82,6 +88,8 @@ class Collection:
         self._nodes: dict[int, pytest.Collector] = {-1: self._top(session, stage)}
         self._marks = [_mark(row) for row in message.marks]
         self._root = session.config.rootpath
+        # Rows repeat what is the same for all tests of a file; items share it.
+        self._paths: dict[str, str] = {}
         items = [self._item(index, row) for index, row in enumerate(message.items)]
         split = len(items) - message.deselected
         self.items: list[VirtualItem] = items[:split]
@@ -131,13 +139,22 @@ class Collection:
         number, text, name, nodeid, doc, location, keywords, marks = row
         name = shown(name)
         parent = self._collector(number)
-        if nodeid is None:
-            nodeid = f"{self._rows[number][3] if number >= 0 else ''}::{name}"
-        item: VirtualItem = VirtualItem.from_parent(parent, name=name, nodeid=shown(nodeid) + self._suffix)
+        named: dict[
+            str, str
+        ] = {}  # left to pytest where its own id is the same: it shares the parent's parts
+        if nodeid is not None or number < 0 or self._suffix:
+            if nodeid is None:
+                nodeid = f"{self._rows[number][3] if number >= 0 else ''}::{name}"
+            named["nodeid"] = shown(nodeid) + self._suffix
+        item: VirtualItem = VirtualItem.from_parent(parent, name=name, **named)
         item.index = index
-        item.stage = self._stage
-        item.shown = shown(text)
-        item._where = (shown(location[0]), location[1], shown(location[2]) + self._suffix)
+        if self._stage is not None:
+            item.stage = self._stage
+        text = shown(text)
+        if text != _function(name):
+            item.shown = text
+        path, place = shown(location[0]), shown(location[2]) + self._suffix
+        item._where = (self._paths.setdefault(path, path), location[1], name if place == name else place)
         if doc:
             item.obj = _Documented(doc)
         if keywords:
@@ -146,8 +163,11 @@ class Collection:
             restored = self._marks[mark]
             item.own_markers.append(restored)
             item.keywords[restored.name] = restored
-        item.keywords_seen = dict.fromkeys(item.keywords, 1)
         return item
+
+
+def _function(name: str) -> str:
+    return f"<Function {name}>"
 
 
 def _mark(row: Sequence[Any]) -> pytest.Mark:
