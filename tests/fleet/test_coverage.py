@@ -173,6 +173,14 @@ def test_stages_are_combined_and_contexts_tell_them_apart(measured: Project) -> 
     assert "FAIL Required test coverage of 68" in ran.out
 
 
+@pytest.mark.slow
+def test_several_stages_with_workers(measured: Project) -> None:
+    args = ("--env=dev,qa", "-n2", "--cov=pkg", "--cov-report=json", "--cov-report=term")
+    measured.run(*args).ended(0, "8 passed")
+    assert files(measured)["pkg/__init__.py"]["missing_lines"] == [9, 10, 11, 21]
+    assert {"dev", "qa"} <= contexts(measured)
+
+
 def test_workers_of_xdist(measured: Project) -> None:
     ran = measured.run("--env=qa", "-n2", "--cov=pkg", "--cov-branch", "--cov-report=json").ended(0)
     assert files(measured)["pkg/__init__.py"]["missing_lines"] == [9, 10, 11, 16, 21], ran.text
@@ -341,22 +349,25 @@ class TestWithoutPytestCov:
 
 @pytest.fixture
 def own(measured: Project) -> Iterator[Project]:
-    """A stage whose image has coverage.py 6.5, and an installed copy of the package."""
+    """A stage whose image has coverage.py 6.5, pytest-cov 4.1, and an installed copy of the package."""
     wheels = measured.root / "wheels"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--python-version=3.11", "--implementation=cp", "--abi=cp311"]
     command += ["--platform=manylinux2014_x86_64", "--platform=manylinux_2_17_x86_64"]
     ended = subprocess.run(
-        [*command, f"--dest={wheels}", "coverage==6.5.0"], capture_output=True, text=True, check=False
+        [*command, f"--dest={wheels}", "coverage==6.5.0", "pytest-cov==4.1.0"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if ended.returncode:
         if os.environ.get("CI"):
             pytest.fail(ended.stderr)
         pytest.skip(ended.stderr[-300:])
-    (wheel,) = wheels.iterdir()
     site = measured.root / "image/site"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
+    for wheel in wheels.iterdir():
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
     shutil.copytree(measured.root / "pkg", site / "pkg")
     measured.write("image/Dockerfile", f"FROM {IMAGES['qa']}\nCOPY site /usr/lib/python3/dist-packages/\n")
     measured.configure(own='build = { context = "image" }\nnetwork = "none"')
@@ -368,7 +379,8 @@ def own(measured: Project) -> Iterator[Project]:
 
 
 def test_the_coverage_of_the_image_and_a_copy_in_the_image(own: Project) -> None:
-    """Its own coverage.py measures; files outside of the project are told, and mapped where [paths] says so."""
+    """Its own coverage.py measures, its pytest-cov does not; files outside of the project are told, and mapped where
+    [paths] says so."""
     own.write("tests/test_it.py", TESTS[: TESTS.index("def test_the_image")])
     (own.root / "test_it.py").unlink()
     own.write(
@@ -383,6 +395,7 @@ def test_the_coverage_of_the_image_and_a_copy_in_the_image(own: Project) -> None
     ran = own.run(*args).ended(0, "4 passed")
     assert files(own)["src_pkg/__init__.py"]["missing_lines"] == [9, 10, 11, 16, 21], ran.text
     assert "left out" not in ran.out
+    assert ran.out.count("coverage: platform linux") == 1
 
 
 def test_a_slow_tracer_is_told(measured: Project, tmp_path: Path) -> None:
