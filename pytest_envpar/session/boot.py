@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pytest_envpar import options
@@ -32,7 +33,7 @@ class Boot:
         places: The stage's containers.
         stage: The stage's name.
         stages: All stages of the run.
-        left: What earlier workers of the stage have told of pollution; None if nobody asked.
+        left: What a worker of the stage has to know of pollution by earlier ones; None if nobody asked.
         console: Standard input, if the stage may have it.
     """
 
@@ -44,7 +45,7 @@ class Boot:
         places: StagePlaces,
         stage: str,
         stages: Sequence[str],
-        left: Callable[[], list[list[str]]] | None = None,
+        left: Callable[[], dict[str, Any]] | None = None,
         console: Console | None = None,
     ) -> None:
         self.waits = False
@@ -104,7 +105,9 @@ class Boot:
             "cap_drop": list(self._places.cap_drop),
             "pytest_cov": hasattr(self._known, "cov_source"),
             "coverage": self._coverage(place),
-            "pollution": None if self._left is None else {"left": self._left()},
+            "pollution": None
+            if self._left is None
+            else {**self._left(), "state": str(_beside(self._places.scratch))},
         }
 
     def _coverage(self, place: Place) -> Any:
@@ -210,6 +213,11 @@ class Boot:
         """Whether the run only lists what the inside knows: then the inside prints all of it."""
         asked = self._config.option
         return any(getattr(asked, name, False) for name in ("showfixtures", "show_fixtures_per_test"))
+
+
+def _beside(scratch: str) -> PurePosixPath:
+    """Where a worker keeps what the next one has to know of pollution (container path)."""
+    return PurePosixPath(scratch).with_name("pollution")
 
 
 def _by_lines(stream: Any) -> bool:

@@ -475,6 +475,8 @@ class OneStage:
                 text = crash.text(f"what came after {item.nodeid}", self.name, death)
                 self.summary.notes += text.splitlines()
         else:
+            if self._pollution is not None:
+                self._pollution.died(self._stage, item.nodeid)
             text = crash.text(item.nodeid, self.name, death)
             report = crash.report(item.nodeid, item.location, item.keywords_seen, text)
             self._services.add(report)

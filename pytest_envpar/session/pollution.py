@@ -36,6 +36,7 @@ class PollutionReport:
         self._problems: dict[str, None] = {}
         self._left: dict[str, Changes] = {}
         self._past: dict[str, int] = {}
+        self._died: dict[str, str] = {}
         self._taken: list[str] = []
 
     def hear(self, fields: Mapping[str, Any], test: str = "", stage: str = "") -> None:
@@ -68,15 +69,19 @@ class PollutionReport:
         """What was told of a stage so far is of a container that is gone."""
         self._past[stage] = len(self._told)
 
-    def remembered(self, stage: str) -> list[list[str]]:
-        """What a fresh worker of a stage has to know of: kind, path and whose it is."""
+    def died(self, stage: str, test: str) -> None:
+        """The worker of a stage died of a test; the next one tells what that has left."""
+        self._died[stage] = test
+
+    def remembered(self, stage: str) -> dict[str, Any]:
+        """What a fresh worker of a stage has to know: ``left`` (kind, path and whose it is) and ``died`` (a test)."""
         rows = [
             [left.kind, str(left.path), told.name]
             for told in self._told[self._past.get(stage, 0) :]
             if told.stage == stage
             for left in told.paths
         ]
-        return rows[-REMEMBERED:]
+        return {"left": rows[-REMEMBERED:], "died": self._died.pop(stage, "")}
 
     @property
     def told(self) -> tuple[pollution.Pollution, ...]:

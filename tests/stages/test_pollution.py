@@ -262,6 +262,63 @@ def test_who_left_what_a_failing_test_met(project: Project) -> None:
     assert f"\nthe test opened /tmp/state.json, {polluter} created\n" in result.out
 
 
+def test_a_test_that_takes_its_worker_along(project: Project) -> None:
+    """The next worker in the same container tells what it has left, and knows what others had."""
+    result = project.suite(
+        """
+        import os, pathlib, subprocess
+        def test_first():
+            pathlib.Path("/srv/first").write_text("1")
+            os.mkdir("/srv/folder")
+            os.remove("/etc/issue.net")
+        def test_clean(): pass
+        def test_dies():
+            pathlib.Path("/srv/dies").write_text("1")
+            pathlib.Path("/srv/folder/dies").write_text("1")
+            os.remove("/etc/issue")
+            subprocess.run("echo >> /etc/profile", shell=True)
+            os._exit(3)
+        def test_last(): pathlib.Path("/srv/last").write_text("1")
+        def test_fails(): assert open("/srv/first").read() == open("/srv/dies").read() == "2"
+        """,
+        OPTION,
+        "-v",
+    )
+    assert result.line == "2 failed, 3 passed", result.text
+    assert left(result) == {
+        "test_first": ["- /etc/issue.net", "+ /srv/first", "+ /srv/folder"],
+        "test_dies (its worker died)": [
+            "- /etc/issue",
+            "~ /etc/profile",
+            "+ /srv/dies",
+            "+ /srv/folder/dies",
+        ],
+        "test_last": ["+ /srv/last"],
+    }, result.text
+    assert "the test opened /srv/first, which test_it.py::test_first created" in result.out
+    assert "the test opened /srv/dies, which test_it.py::test_dies (its worker died) created" in result.out
+
+
+def test_in_a_container_of_its_own_nothing_is_left_by_others(project: Project) -> None:
+    result = project.suite(
+        """
+        import pathlib
+        pathlib.Path("/srv/import").write_text("0")
+        def test_a(): pathlib.Path("/tmp/state").write_text("1")
+        def test_b(): assert not pathlib.Path("/tmp/state").exists(); pathlib.Path("/tmp/state").write_text("2")
+        def test_c(): open("/tmp/state")
+        """,
+        OPTION,
+        "--env-fresh=test",
+    )
+    assert result.line == "1 failed, 2 passed", result.text
+    assert sorted(section(result)[1:]) == [
+        "test_it.py::test_a: created 1 (+ /tmp/state)",
+        "test_it.py::test_b: created 1 (+ /tmp/state)",
+        "the start of the session: created 1 (+ /srv/import)",
+    ]
+
+
 def test_a_root_that_is_read_only(project: Project) -> None:
     project.stage("read-only = true", 'tmpfs = ["/tmp"]', top='source = "mount"')
     result = project.suite(

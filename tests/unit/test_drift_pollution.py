@@ -96,11 +96,22 @@ def test_a_worker_hands_over_what_it_knows() -> None:
     controller.take(None)
     assert controller.told == worker.told
     assert controller.lines(everything=False)[-1] == "not all of it is known: inotify cannot be had"
-    assert worker.remembered("") == [
-        ["created", "/tmp/a", "test_a.py::test_b"],
-        ["changed", "/etc/b", "test_a.py::test_b"],
-        ["created", "/tmp/c", "test_a.py::test_b"],
-    ]
+
+
+def test_what_the_next_worker_has_to_know() -> None:
+    report = PollutionReport()
+    report.hear(FIELDS, "test_a.py::test_b")
+    report.died("", "test_a.py::test_dies")
+    assert report.remembered("") == {
+        "left": [
+            ["created", "/tmp/a", "test_a.py::test_b"],
+            ["changed", "/etc/b", "test_a.py::test_b"],
+            ["created", "/tmp/c", "test_a.py::test_b"],
+        ],
+        "died": "test_a.py::test_dies",
+    }
+    report.next_container("")
+    assert report.remembered("") == {"left": [], "died": ""}
 
 
 def test_only_the_teardown_of_the_test_itself_is_marked() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Dict, Generator, Iterator, List, Optional, Tuple
 import pytest
 
 from . import wire
+from .aftermath import Aftermath
 from .audit import Audit, difference
 from .channel import Channel
 from .tree import Change, Tree, places
@@ -73,7 +74,8 @@ class Pollution:
 
     Args:
         channel: Where frames go.
-        options: Those of :class:`wire.Init`; ``pollution`` holds ``left``: what earlier workers of the run told.
+        options: Those of :class:`wire.Init`; ``pollution`` holds ``left`` (what earlier workers of the run told),
+            ``died`` (the test that the last one died of) and ``state`` (where to keep what the next one has to know).
     """
 
     def __init__(self, channel: Channel, options: Dict[str, Any]) -> None:
@@ -85,8 +87,18 @@ class Pollution:
             *places((options["root"], os.getcwd(), os.path.expanduser("~"), tempfile.gettempdir()))
         )
         self._audit = Audit(self._tree, os.fsencode(options["root"]))
-        for kind, path, name in options["pollution"]["left"]:
+        told = options["pollution"]
+        for kind, path, name in told["left"]:
             self._watch_for(os.fsencode(path), Left(kind, Owner(-1, name), kind == "created"))
+        self._aftermath = Aftermath(told["state"])
+        recalled = self._aftermath.recall() if self._tree.names else None
+        self._died: Optional[Owner] = None
+        if recalled is not None:
+            name = told["died"]
+            self._died = Owner(-1, "%s (its worker died)" % name if name else "what ran when the worker died")
+            for change in list(self._tree.since(recalled.names, recalled.since)):
+                self._take(change, self._died)
+        self._aftermath.begin(self._tree.names)
         self._audit.install()
 
     # --- when to look --------------------------------------------------------------------------------------------
@@ -94,6 +106,8 @@ class Pollution:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: Any) -> None:
         self._indices = {item: index for index, item in enumerate(session.items)}
+        if self._died is not None:
+            self._tell(self._died)
         self._end(self._owner)
         self._owner = Owner(-1, "what ran between the tests")
 
@@ -170,8 +184,10 @@ class Pollution:
         if not tree.complete:
             for change in self._noted():
                 self._take(change, owner)
-        for change in tree.changes():
+        changes = list(tree.changes())
+        for change in changes:
             self._take(change, owner)
+        self._aftermath.note(changes)
 
     def _noted(self) -> Iterator[Change]:
         """What the kernel tells nothing of, and the test process has done itself."""

@@ -195,8 +195,22 @@ class Tree:
         for top in tops:
             if top not in self._names:
                 _exhaust(self._walk(top, now_there))
+        return self._differences(before, now_there, since, touched)
+
+    def since(self, before: Dict[bytes, Names], since: int) -> Iterator[Change]:
+        """What is not as another one knew it at a time (nanoseconds)."""
+        return self._differences(before, set(self._names), since, {})
+
+    @property
+    def names(self) -> Dict[bytes, Names]:
+        """What is in each folder, as of the last look; not to be changed."""
+        return self._names
+
+    def _differences(
+        self, before: Dict[bytes, Names], now_there: Set[bytes], since: int, touched: Dict[bytes, int]
+    ) -> Iterator[Change]:
         for folder in sorted({*before, *now_there}):
-            old, new = _as_set(before.get(folder, b"")), _as_set(self._names.get(folder, b""))
+            old, new = as_set(before.get(folder, b"")), as_set(self._names.get(folder, b""))
             for name in sorted(old | new):
                 path = folder + b"/" + name
                 now = _status(path)
@@ -288,14 +302,14 @@ class Tree:
         if names is None:
             return None
         if isinstance(names, bytes):
-            names = self._names[folder] = _as_set(names)
+            names = self._names[folder] = as_set(names)
         return names
 
     def _gone(self, path: bytes) -> Iterator[Change]:
         """What was in a folder that is not there any more."""
         if path in self._names:
             for folder, names in self._forget(path).items():
-                for name in _as_set(names):
+                for name in as_set(names):
                     yield Change("deleted", folder + b"/" + name, 0, None)
 
     def _forget(self, top: bytes) -> Dict[bytes, Names]:
@@ -350,7 +364,8 @@ def _allowed() -> int:
         return MAX_FOLDERS
 
 
-def _as_set(names: Names) -> Set[bytes]:
+def as_set(names: Names) -> Set[bytes]:
+    """The names in a folder."""
     if isinstance(names, set):
         return names
     return set(names.split(b"\0")) if names else set()
