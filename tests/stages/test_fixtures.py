@@ -276,7 +276,7 @@ def test_containers_are_kept(project: Project, engine: Engine, when: str, kept: 
     )
     result = project.run(f"--env-keep={when}", stage=None, alone=False)
     assert result.code == 1
-    names = re.findall(r"enter:  docker exec -it (\S+) sh", result.out)
+    names = re.findall(r"enter:  docker exec -it .*?(envpar-kept-\S+) \S+", result.out)
     assert re.findall(r"remove: docker rm --force --volumes (\S+)", result.out) == names
     found = [
         next(what for what in ("good", "bad") if engine.exec(name, ["test", "-e", f"/{what}"]).ok)
