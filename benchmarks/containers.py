@@ -1,10 +1,10 @@
 """Measure what container fixtures cost, as ratios to the engine's own calls on the same engine in the same rounds.
 
-    python benchmarks/containers.py [--rounds N] [--image IMAGE] [--others FOLDER]
+    python benchmarks/containers.py [--rounds N] [--image IMAGE]
 
-`--others` names a folder with testcontainers and pytest-docker-tools (`pip install --target FOLDER testcontainers
-pytest-docker-tools`); their figures stand beside ours, each starting and removing containers of the same image with
-the same idle command. Pairs take turns, and the median of each is compared.
+Where testcontainers and pytest-docker-tools are installed (`tox -e bench-containers` does so), their figures stand
+beside ours, each starting and removing containers of the same image. Pairs take turns, and the median of each is
+compared; of suites also how long a test waits for its container, the first two left out.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import argparse
 import concurrent.futures
 import dataclasses
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import textwrap
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_envpar import options
 from pytest_envpar.containers.labels import Owner
+from pytest_envpar.containers.source import PathFacts, plan_source
 from pytest_envpar.engine.api import ContainerSpec
 from pytest_envpar.engine.select import select_engine
 from pytest_envpar.worker.supply import Supply
@@ -38,6 +41,7 @@ IMAGE = "envpar-base:py3.11"
 MANY = 20
 SPIKE = 50
 TESTS = 10
+WORK_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="containers.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--image", default=IMAGE)
-    parser.add_argument("--others", type=Path, help="a folder with testcontainers and pytest-docker-tools")
     asked = parser.parse_args(arguments)
     root = Path(tempfile.mkdtemp(prefix="envpar-bench-"))
     environ = dict(os.environ)
@@ -82,8 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     finally:
         supply.close()
-    if asked.others is not None:
-        beside(root, asked.image, asked.others, asked.rounds)
+    beside(root, asked.image, asked.rounds)
     engine.close()
     return 1 if missed else 0
 
@@ -93,11 +95,20 @@ def pairs(engine: Engine, supply: Supply, image: str) -> list[Pair]:
     recipe = dataclasses.replace(
         supply.image(image), stage=dataclasses.replace(supply.image(image).stage, network="none")
     )
+    root = Path(tempfile.mkdtemp(prefix="envpar-bench-source-"))
+    overlaid = dataclasses.replace(recipe, plan=plan_source(engine.info, PathFacts(), "overlay", root))
     spec = raw_spec(recipe)
 
     def ours_one() -> float:
         began = time.perf_counter()
         container = supply.start(recipe)
+        took = time.perf_counter() - began
+        container.remove()
+        return took
+
+    def ours_overlaid() -> float:
+        began = time.perf_counter()
+        container = supply.start(overlaid)
         took = time.perf_counter() - began
         container.remove()
         return took
@@ -134,6 +145,7 @@ def pairs(engine: Engine, supply: Supply, image: str) -> list[Pair]:
 
     return [
         Pair("one container ready : create + start", ours_one, raw_one, 1.10),
+        Pair("the same with the project as an overlay : without", ours_overlaid, ours_one, None),
         Pair(f"{MANY} containers ready : raw parallel calls", ours_many, raw_many, 1.15),
     ]
 
@@ -184,38 +196,61 @@ POOLED = """
 """
 
 
-def beside(root: Path, image: str, others: Path, rounds: int) -> None:
-    """The same suite with each: tests that get a container of their own and do nothing with it."""
-    tests = "".join(f"def test_{number}(container): pass\n" for number in range(TESTS))
+def beside(root: Path, image: str, rounds: int) -> None:
+    """The same suite with each: tests that get a container of their own, and then do something else for a while."""
+    tests = "".join(
+        f"def test_{number}(container):\n    import time\n    time.sleep({WORK_S})\n"
+        for number in range(TESTS)
+    )
     (root / "envpar.toml").write_text(f'source = "mount"\n[stages.bench]\nimage = "{image}"\n')
-    suites = {
-        "pytest-envpar, a stage's fixture": POOLED,
-        "pytest-envpar, the factory": OURS,
-        "testcontainers": TESTCONTAINERS,
-        "pytest-docker-tools": DOCKER_TOOLS,
+    suites: dict[str, tuple[str, tuple[str, ...]]] = {
+        "a stage's fixture": (POOLED, ()),
+        "a stage's fixture, inside a stage": (POOLED, ("--env=bench",)),
+        "the factory": (OURS, ()),
+        **({"testcontainers": (TESTCONTAINERS, ())} if find_spec("testcontainers") else {}),
+        **({"pytest-docker-tools": (DOCKER_TOOLS, ())} if find_spec("pytest_docker_tools") else {}),
     }
-    times: dict[str, list[float]] = {name: [] for name in suites}
-    environ = {**os.environ, "PYTHONPATH": str(others), "TESTCONTAINERS_RYUK_DISABLED": "true", "CI": ""}
-    for number, code in enumerate(suites.values()):
+    environ = {**os.environ, "TESTCONTAINERS_RYUK_DISABLED": "true", "CI": ""}
+    for number, (code, _) in enumerate(suites.values()):
         (root / f"test_{number}.py").write_text(textwrap.dedent(code).format(image=image) + tests)
+    times: dict[str, list[float]] = {name: [] for name in suites}
+    waits: dict[str, list[float]] = {name: [] for name in suites}
     for _ in range(rounds):
-        for number, name in enumerate(suites):
+        for number, (name, (_, options_of)) in enumerate(suites.items()):
             began = time.perf_counter()
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{number}.py"],
+                [
+                    *(sys.executable, "-m", "pytest", "-vv", "--durations=0", "-p", "no:cacheprovider"),
+                    *(*options_of, f"test_{number}.py"),
+                ],
                 cwd=root,
                 env=environ,
                 capture_output=True,
                 text=True,
                 check=False,
             )
+            took = time.perf_counter() - began
             if done.returncode:
                 sys.stdout.write(f"{name}: {done.stdout[-2000:]}{done.stderr[-500:]}\n")
                 break
-            times[name].append(time.perf_counter() - began)
+            times[name].append(took)
+            # What took less than pytest tells is missing there.
+            found = _setups(done.stdout)
+            waits[name] += [found.get(f"test_{each}", 0.0) for each in range(2, TESTS)]
     for name, taken in times.items():
         if taken:
-            sys.stdout.write(f"{TESTS} tests, a container each, {name}: {statistics.median(taken):.2f} s\n")
+            sys.stdout.write(
+                f"{TESTS} tests of {WORK_S} s, a container each, {name}: {statistics.median(taken):.2f} s, "
+                f"a test waits {statistics.median(waits[name]) * 1000:.0f} ms\n"
+            )
+
+
+def _setups(out: str) -> dict[str, float]:
+    """Seconds of the set-up by test, as ``--durations=0`` tells them."""
+    return {
+        name: float(seconds)
+        for seconds, name in re.findall(r"^([\d.]+)s setup +\S+::(\w+)", out, re.MULTILINE)
+    }
 
 
 if __name__ == "__main__":
