@@ -25,11 +25,12 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.drift import manifest
 from pytest_envpar.drift.compare import compare_records
+from pytest_envpar.drift.folder import folder_manifest
 from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import container_side, image_side
@@ -167,13 +168,17 @@ def planted(engine: Engine) -> Iterator[Pair]:
 
 def ways(pair: Pair) -> list[Way]:
     """Ours, then what else one could do."""
-    warm = MemoryStore()
+    warm, afar = MemoryStore(), MemoryStore()
     ours(pair, warm)
+    ours_elsewhere(pair, afar)
     found = [
         Way("two inspects through the API", lambda: inspects(pair)),
         Way("envpar, by layers, known before", lambda: ours(pair, warm)),
         Way("envpar, by layers, nothing known", lambda: ours(pair)),
         Way("  one stat + sha256 pass over the differing layer", lambda: one_pass(pair)),
+        Way("envpar, reading a whole layer as a folder", lambda: whole_layer(pair)),
+        Way("  one stat + sha256 pass over that layer", lambda: one_pass(pair, 0)),
+        Way("envpar, a container and its image elsewhere, known before", lambda: ours_elsewhere(pair, afar)),
         Way("envpar, scanning two containers that run", lambda: ours(pair, force="scan", containers=True)),
         Way("  two exec stat scans beside each other", lambda: stat_scans(pair)),
         Way("envpar, scanning two images", lambda: ours(pair, force="scan")),
@@ -183,6 +188,8 @@ def ways(pair: Pair) -> list[Way]:
     ]
     if shutil.which("diff"):
         found.append(Way("docker export x 2, unpacked, diff -rq", lambda: unpacked(pair)))
+    if shutil.which("mtree"):
+        found.append(Way("docker export x 2, unpacked, mtree", lambda: mtree(pair)))
     if shutil.which("diffoscope"):
         found.append(Way("docker export x 2 + diffoscope", lambda: diffoscope(pair)))
     return found
@@ -229,11 +236,34 @@ def inspects(pair: Pair) -> set[str]:
     return set()
 
 
-def one_pass(pair: Pair) -> set[str]:
+def one_pass(pair: Pair, layer: int = -1) -> set[str]:
     folders = pair.engine.image_folders(pair.right)
     if folders is not None:
-        _hashed(folders[-1])
+        _hashed(folders[layer])
     return set()
+
+
+def whole_layer(pair: Pair) -> set[str]:
+    folders = pair.engine.image_folders(pair.right)
+    if folders is not None:
+        folder_manifest(folders[0], layer=True)
+    return set()
+
+
+class Elsewhere:
+    """An engine whose files cannot be read from here."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return (lambda _: None) if name.endswith("_folders") else getattr(self._engine, name)
+
+
+def ours_elsewhere(pair: Pair, store: MemoryStore) -> set[str]:
+    engine = cast("Engine", Elsewhere(pair.engine))
+    left, right = image_side(engine, pair.left), container_side(engine, pair.after)
+    return {change.path for change in compare_sides(left, right, store).changes}
 
 
 def _hashed(root: Path) -> None:
@@ -296,7 +326,34 @@ def exports(pair: Pair) -> set[str]:
     return {path for path in left.keys() | right.keys() if left.get(path) != right.get(path)}
 
 
+def mtree(pair: Pair) -> set[str]:
+    """NetBSD's, from which gomtree has its format."""
+    folders = _unpacked(pair)
+    words = "type,mode,uid,gid,size,sha256,link,nlink,device"
+    listed = subprocess.run(
+        ["mtree", "-c", "-k", words, "-p", str(folders[0])], check=True, capture_output=True, timeout=600
+    )
+    done = subprocess.run(
+        ["mtree", "-p", str(folders[1])], input=listed.stdout, check=False, capture_output=True, timeout=600
+    )
+    found = set()
+    for line in done.stdout.decode("utf-8", "replace").splitlines():
+        if line and not line[0].isspace():
+            name = line.removeprefix("missing: ").removeprefix("extra: ").strip().rstrip(":")
+            found.add("/" + name.removeprefix("./"))
+    return found
+
+
 def unpacked(pair: Pair) -> set[str]:
+    folders = _unpacked(pair)
+    # Without --no-dereference links are followed out of the tree.
+    done = subprocess.run(
+        ["diff", "-rq", "--no-dereference", *map(str, folders)], check=False, capture_output=True, timeout=600
+    )
+    return _named(done.stdout.decode("utf-8", "replace"), folders)
+
+
+def _unpacked(pair: Pair) -> list[Path]:
     folders = []
     for file in exported(pair):
         folder = pair.folder / file.stem
@@ -304,11 +361,7 @@ def unpacked(pair: Pair) -> set[str]:
         folder.mkdir()
         subprocess.run(["tar", "-C", str(folder), "-xf", str(file)], check=False, capture_output=True)
         folders.append(folder)
-    # Without --no-dereference links are followed out of the tree.
-    done = subprocess.run(
-        ["diff", "-rq", "--no-dereference", *map(str, folders)], check=False, capture_output=True, timeout=600
-    )
-    return _named(done.stdout.decode("utf-8", "replace"), folders)
+    return folders
 
 
 def _named(text: str, folders: list[Path]) -> set[str]:
