@@ -182,13 +182,14 @@ class Controller:
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, Any, None]:
         """Have all workers gone, and what dead ones left as well."""
+        if self._parity is not None:
+            stopped = bool(session.shouldfail or session.shouldstop)
+            self._parity.whole = not (self._narrowed or stopped) and int(session.exitstatus) in ends.OVER
         try:
             yield
         finally:
             if self._final is not None:
                 session.exitstatus = self._final
-            if self._parity is not None:
-                self._parity.whole = not self._narrowed and int(session.exitstatus) in ends.OVER
             reporter = self._config.pluginmanager.get_plugin("terminalreporter")
             for each in self._launched:
                 ground = each.places.ground

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -199,3 +201,28 @@ def test_as_many_processes_as_allowed(project: Project) -> None:
     result = project.run("--env=all", "-n", "auto", "--maxprocesses=1").ended(0, "2 passed")
     assert "1 worker [2 items]" in result.out
     assert "worker" not in project.run("--env=all", "-n0").ended(0, "2 passed").out
+
+
+@pytest.mark.slow
+def test_ctrl_c(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        import pytest, time
+        @pytest.mark.parametrize("n", range(8))
+        def test_n(n): time.sleep(600 if n else 0)
+        """,
+    )
+    process = project.start("--env=dev,qa", "-n2", "-v")
+    seen = ""
+    assert process.stdout is not None
+    while "PASSED" not in seen:
+        line = process.stdout.readline()
+        assert line, seen
+        seen += line
+    # As a terminal does: to all processes of the group.
+    os.killpg(process.pid, signal.SIGINT)
+    result = project.end(process, seen, may_trace=True)
+    assert result.code == 2, result.text
+    # What was not run for that reason is no difference between stages.
+    assert "no test of 1 ends differently" in result.out
