@@ -49,8 +49,10 @@ class Facts:
 
     Args:
         python: ``sys.version_info`` of the inside.
+        version: Of coverage.py inside.
         slow: coverage.py inside has no tracer but the one in Python.
-        whole: How many workers have told all of it, and how many have begun.
+        begun: How many workers have begun to measure.
+        done: How many of them have told all of it.
     """
 
     python: tuple[int | str, ...] = ()
