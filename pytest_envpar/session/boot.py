@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pytest_envpar import options
-from pytest_envpar.session import suffix
+from pytest_envpar.session import foreign, suffix
 from pytest_envpar.session.link import CREDIT
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Boot:
             "relay": self.relays,
             "autostart": not self.crew and not self.expects_plan(),
             "crew": self._crew_input() if self.crew else None,
+            "reports": foreign.reports(self._config.option),
             "distributes": hasattr(self._config.option, "numprocesses"),
             "credit": self._credit(),
             "cache_dir": None

@@ -17,6 +17,7 @@ import pytest
 
 from pytest_envpar import options
 from pytest_envpar.errors import EngineError, EnvparError
+from pytest_envpar.session import foreign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,6 +175,7 @@ def _stand_aside(config: pytest.Config, parser: pytest.Parser, known: Any) -> No
     for name in _NOT_NEEDED:
         if manager.has_plugin(name):
             manager.unregister(name=name)
+    foreign.stand_aside(manager)
 
 
 def _empty(config: pytest.Config, name: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_envpar import options
 from pytest_envpar.errors import EnvparError
-from pytest_envpar.session import crash, ends, pool, suffix
+from pytest_envpar.session import crash, ends, foreign, pool, suffix
 from pytest_envpar.session.breaking_off import INTERRUPT_S
 from pytest_envpar.session.console import Console
 from pytest_envpar.session.controller import OUTPUT
@@ -216,6 +216,13 @@ class StageRun:
                 reporter.write_line(crash.escaped(str(line)))
         if not self._alone and own:
             reporter.write_line(own)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_metadata(self, metadata: Any) -> None:
+        """Reports name the environment of the tests."""
+        stage = self._stages[0]
+        if self._alone and stage.lost is None:
+            foreign.metadata(metadata, stage.facts, stage.places)
 
     # --- collection ----------------------------------------------------------------------------------------------
 

@@ -22,6 +22,17 @@ from .told import Told
 from .xmlattr import install as install_xml_attributes
 
 _UNLIMITED = 1 << 62
+_REPORTS = {
+    "htmlpath": (("--html", "value"), ("--self-contained-html", "flag"), ("--css", "value")),
+    "json_report": (
+        ("--json-report", "flag"),
+        ("--json-report-file", "value"),
+        ("--json-report-indent", "value"),
+        ("--json-report-summary", "flag"),
+        ("--json-report-verbosity", "value"),
+    ),
+}
+"""Options of plugins that may be on the host alone, where the report is written."""
 
 
 class Inside:
@@ -74,6 +85,10 @@ class Inside:
             _accept(parser.getgroup("envpar"), "--env", "value")
         if self._options.get("distributes"):
             crew.accept_options(parser)
+        for name, options in _REPORTS.items():
+            if name in self._options.get("reports", ()) and not _is_declared(parser, options[0][0]):
+                for option, kind in options:
+                    _accept(parser.getgroup("envpar"), option, kind)
         if self._options.get("pytest_cov"):
             covoptions.accept_options(parser)
 
@@ -88,7 +103,8 @@ class Inside:
     def pytest_configure(self, config: Any) -> None:
         self._wants_xml = bool(getattr(config.option, "xmlpath", None))
         # The host writes these; stray copies inside would only cost time.
-        for name, value in (("xmlpath", None), ("basetemp", None), ("pastebin", None)):
+        written = [(name, None) for name in self._options.get("reports", ())]
+        for name, value in (("xmlpath", None), ("basetemp", None), ("pastebin", None), *written):
             if hasattr(config.option, name):
                 setattr(config.option, name, value)
         config.option.color = "yes" if self._options["markup"] else "no"

@@ -65,6 +65,7 @@ class Init(_Message):
     as ``python -m pytest``), ``width``, ``markup``, ``lines`` (what is printed uncaptured appears line by line, not in
     blocks), ``autostart`` (run what was collected without waiting for a plan), ``crew`` (run item by item as told, as
     a worker of pytest-xdist: its ``workerinput``; None otherwise), ``distributes`` (the host has pytest-xdist),
+    ``reports`` (options of plugins whose report the host writes),
     ``pollution`` (tell what tests leave on the file system, see :mod:`pollution`; None otherwise),
     ``credit`` (how many tests may start before the host shows one), ``root`` (the project, a container path),
     ``cache`` (values of pytest's cache that only the host keeps), ``pytest_cov`` (the host has pytest-cov),
