@@ -27,11 +27,11 @@ class Debugger:
         return self._streams.readable
 
     def tell(self, where: str, text: str) -> None:
-        """Text for the host's terminal reporter: the debugger's own view of a failure is such."""
-        if self._streams.active:
+        """Text for the host's terminal reporter: the debugger's own view of a failure is such, and --setup-show's."""
+        if self._channel.live:
             flush_output()
         self._channel.send(wire.Text(where, text))
-        if self._streams.active:
+        if self._channel.live:
             self._channel.flush(sync=True)
 
     def shows(self, report: Any, index: int) -> None:
