@@ -54,7 +54,7 @@ class Aftermath:
         """Keep what is known now."""
         try:
             with open(self._base, "wb") as file:
-                marshal.dump({folder: b"\0".join(as_set(there)) for folder, there in names.items()}, file)
+                marshal.dump({folder: _joined(there) for folder, there in names.items()}, file)
             with open(self._journal, "wb") as file:
                 file.write(b"\0")
         except OSError:
@@ -72,6 +72,10 @@ class Aftermath:
                 file.write(b"\0".join([*rows, b""]) or b"\0")
         except OSError:
             pass
+
+
+def _joined(names: Names) -> bytes:
+    return names if isinstance(names, bytes) else b"\0".join(names)
 
 
 def _set(names: Dict[bytes, Names], folder: bytes) -> Set[bytes]:

@@ -243,11 +243,11 @@ class Tree:
     def _walk(
         self, top: bytes, walked: Optional[Set[bytes]] = None, counts: bool = False
     ) -> Iterator[Change]:
-        """Watch a folder and all below it; tells what is in there.
+        """Watch a folder and all below it.
 
         Args:
             walked: Is given the folders that were found.
-            counts: Tell also what is in folders that cannot be watched.
+            counts: Tell what is in there, also in folders that cannot be watched.
         """
         todo: Deque[bytes] = collections.deque([top])
         while todo:
@@ -270,7 +270,8 @@ class Tree:
                                 continue
                             if path not in self._names:
                                 todo.append(path)
-                        yield Change("created", path, 0, None)
+                        if counts:
+                            yield Change("created", path, 0, None)
             except OSError:
                 pass  # gone, or not to be read: what could be listed counts
             if watched:
