@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_envpar.session.summary import Summary
 
 EXIT_S = 5.0
+EXIT_PER_TEST_S = 0.001
 """How long a worker may take to leave after its session."""
 _SLICE_S = 0.1
 """How often a run that waits for its worker looks whether a signal came."""
@@ -151,9 +152,14 @@ class Hearing:
                 link.place.client.send(wire.Interrupt())
         return None
 
+    @property
+    def exit_s(self) -> float:
+        """How long the process inside may take to leave: it has to free what all of its tests have made."""
+        return EXIT_S + EXIT_PER_TEST_S * len(self.shown)
+
     def until_exit(self) -> crash.Death | None:
-        """Read on until the process inside has left, but not for ever: None if it has not after EXIT_S seconds."""
-        deadline = time.monotonic() + EXIT_S
+        """Read on until the process inside has left, but not for ever: None if it has not after ``exit_s``."""
+        deadline = time.monotonic() + self.exit_s
         while not self._link.exited:
             message = self.receive(max(0.0, deadline - time.monotonic()))
             if isinstance(message, crash.Death):

@@ -597,7 +597,8 @@ class OneStage:
             death = self.hearing.until_exit()
             if death is None:
                 self.summary.notes.append(
-                    f"the worker did not leave within {EXIT_S:g} seconds after its session and was removed"
+                    f"the worker did not leave within {self.hearing.exit_s:.0f} seconds after its session "
+                    "and was removed"
                 )
             elif death.cause.startswith("killed"):
                 self.summary.notes.append(f"the worker died after its session: {death.cause}")
