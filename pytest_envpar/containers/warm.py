@@ -61,7 +61,8 @@ def claim(engine: Engine, owner: Owner, stage: str, key: str, folder: Path) -> t
         The container, called :func:`taken_name` now, and whether it is of this key; ``None`` if there is none.
 
     Raises:
-        EngineError: The engine failed.
+        EngineError: The engine failed, or the container went away meanwhile.
+        OSError: There is no lock to be had: its folder cannot be made, or somebody else holds it for too long.
     """
     with _lock(engine, owner, stage, folder):
         waiting = _waiting(engine, owner, stage)
@@ -77,6 +78,7 @@ def park(engine: Engine, owner: Owner, stage: str, key: str, container: str, fol
 
     Raises:
         EngineError: The engine failed.
+        OSError: There is no lock to be had, as above.
     """
     with _lock(engine, owner, stage, folder):
         waiting = _waiting(engine, owner, stage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from pytest_envpar.errors import EnvparError
+from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError
 from pytest_envpar.worker import warm
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Reuse:
         """The container that waits for this run; ``None``, and a line that says why, where one has to be started.
 
         Raises:
-            EngineError: The engine failed.
+            ConnectionLostError: The engine is gone, with which nothing can be started either.
         """
         obstacle = warm.obstacle(ground)
         if obstacle is not None:
@@ -50,6 +50,17 @@ class Reuse:
         except warm.RefusedError as error:
             self._tell(f"stage {ground.stage.name}: the warm container is replaced: {error}")
             self._begin(error.container.remove)
+            return None
+        except ConnectionLostError:
+            raise
+        except EngineError as error:  # somebody removed it just now: the next run may have one again
+            self._tell(f"stage {ground.stage.name}: no warm container: {error.message}")
+            return None
+        except (
+            OSError
+        ) as error:  # a lock that is not to be had now is none for the next run's container either
+            self._ground = None
+            self._tell(f"stage {ground.stage.name}: no warm container: {error}")
             return None
         self.taken = site is not None
         return site
@@ -64,10 +75,9 @@ class Reuse:
         assert self._ground is not None
         try:
             warm.leave(self._ground, self._environ, self._folder)
-        except EnvparError as error:
-            self._tell(
-                f"stage {self._ground.stage.name}: no warm container for the next run: {error.message}"
-            )
+        except (EnvparError, OSError) as error:
+            why = error.message if isinstance(error, EnvparError) else error
+            self._tell(f"stage {self._ground.stage.name}: no warm container for the next run: {why}")
 
     def _begin(self, work: Callable[[], object]) -> None:
         thread = threading.Thread(target=work, name="envpar-warm")

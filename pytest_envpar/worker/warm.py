@@ -19,6 +19,7 @@ from pytest_envpar.containers.lifecycle import adopt, container_name
 from pytest_envpar.drift import upper
 from pytest_envpar.drift.changes import left_behind, own_changes
 from pytest_envpar.engine.api import Mount
+from pytest_envpar.errors import ConnectionLostError, EngineError
 from pytest_envpar.worker import start
 from pytest_envpar.worker.agent import wire
 from pytest_envpar.worker.client import Client, Gone
@@ -87,8 +88,9 @@ def take(ground: Ground, environ: Mapping[str, str], folder: Path) -> Site | Non
         folder: Where locks are (host).
 
     Raises:
-        RefusedError: There was one, and it is not as it has to be.
+        RefusedError: There was one, and it is not as it has to be, or went away when it was claimed.
         EngineError: The engine failed.
+        OSError: There is no lock to be had: its folder cannot be made, or somebody else holds it for too long.
     """
     found = warm.claim(ground.engine, ground.owner, ground.stage.name, key(ground, environ), folder)
     if found is None:
@@ -98,7 +100,12 @@ def take(ground: Ground, environ: Mapping[str, str], folder: Path) -> Site | Non
         raise RefusedError(
             "the image, a setting or the place of the project is another", _adopted(ground, listed)
         )
-    return _entered(ground, listed)
+    try:
+        return _entered(ground, listed)
+    except ConnectionLostError:
+        raise
+    except EngineError as error:  # whoever removed it, or what is wrong with it: a new one does
+        raise RefusedError(error.message, _adopted(ground, listed)) from error
 
 
 def _entered(ground: Ground, listed: Listed) -> Site:
@@ -165,6 +172,7 @@ def leave(ground: Ground, environ: Mapping[str, str], folder: Path) -> None:
 
     Raises:
         EngineError: The engine failed; nothing is left.
+        OSError: There is no lock to be had; nothing is left either.
     """
     base = container_name(ground.owner, ground.stage.name)
     with start.start_watched(ground, environ, base) as container:
