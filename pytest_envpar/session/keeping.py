@@ -9,7 +9,7 @@ from pytest_envpar.errors import EnvparError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import PurePosixPath
+    from pathlib import Path
 
     from pytest_envpar.containers.handle import Container
     from pytest_envpar.containers.services import Services
@@ -62,13 +62,13 @@ class StageKeeping:
     Args:
         when: ``never``, ``failed`` or ``always``.
         environ: The user's environment.
+        folder: Where the run was started (host path), and with it the suite in each container.
     """
 
-    def __init__(self, when: str, environ: Mapping[str, str]) -> None:
-        self.workdir: PurePosixPath | None = None
-        """Where the suite runs (container path)."""
+    def __init__(self, when: str, environ: Mapping[str, str], folder: Path) -> None:
         self._when = when
         self._environ = environ
+        self._folder = folder
         self._blame: str | None = None
         self._lines: list[str] = []
         self._count = self._left_out = 0
@@ -93,7 +93,8 @@ class StageKeeping:
         try:
             site.keep()
             python = site.ground.probe.python
-            commands = kept.lines(site.container, self._environ, workdir=self.workdir, python=python)
+            workdir = site.paths.to_container(self._folder)
+            commands = kept.lines(site.container, self._environ, workdir=workdir, python=python)
         except EnvparError as error:
             self._lines.append(f"{name} could not be kept: {error.message}")
             return False

@@ -112,7 +112,8 @@ class OneStage:
         self.started = False
         self.final: int | None = None
         """The exit status this stage insists on."""
-        self._keeping = launched.places.keeping = StageKeeping(request.keep, os.environ)
+        folder = config.invocation_params.dir
+        self._keeping = launched.places.keeping = StageKeeping(request.keep, os.environ, folder)
         self._ended_here = False
         self._config = config
         self._words = [str(word) for word in known.file_or_dir]
@@ -646,9 +647,6 @@ class OneStage:
         why = self._unusual()
         if why is not None:
             self._keeping.blame(why)
-        site = self.places.site
-        if site is not None:
-            self._keeping.workdir = site.paths.to_container(self._config.invocation_params.dir)
         if self.started and not self.hearing.interrupted:
             self.places.leave_one()  # where there was no test to begin it beside
         self.places.keep()

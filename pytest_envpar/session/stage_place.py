@@ -83,7 +83,7 @@ class StagePlaces:
         self._sweeper: threading.Thread | None = None
         self._cancelled = False
         self._desk: Desk | None = None
-        self.keeping = StageKeeping("never", environ)
+        self.keeping = StageKeeping("never", environ, settings.root)
         self._fresh = Fresh(self._start)
         self.parting: Callable[[Engine, PinnedImage], None] | None = None
         """Called at the end, when the container is gone and the engine is still there."""

@@ -126,6 +126,14 @@ def test_always_from_a_folder_below_and_prune(kept: Project) -> None:
     assert kept.left() == []
 
 
+def test_each_of_several_is_entered_where_the_suite_ran(kept: Project) -> None:
+    kept.write("sub/test_it.py", "def test_a(): pass\ndef test_b(): pass\n")
+    result = kept.start("--env-keep=always", "--env-fresh=test", cwd=kept.root / "sub").end().clean()
+    assert result.code == 0
+    entries = re.findall(r"  enter: +(.*)", result.text)
+    assert [inside(kept, each, "pwd") for each in entries] == [f"{kept.root}/sub\n"] * 2
+
+
 @pytest.mark.parametrize("when", ["failed", pytest.param("never", marks=pytest.mark.slow)])
 def test_nothing_stays_of_a_good_run(project: Project, when: str) -> None:
     project.write("test_it.py", SUITE)
