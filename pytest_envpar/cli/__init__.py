@@ -109,6 +109,9 @@ def make_parser() -> argparse.ArgumentParser:
     ps.add_argument("--cache", action="store_true", help="list caches, too")
     prune = _add(commands, "prune", _prune, "remove what dead runs left on the engine")
     prune.add_argument("--cache", action="store_true", help="remove caches that are not in use, too")
+    prune.add_argument(
+        "--project", action="store_true", help="only of the project of this folder, not of all projects"
+    )
     for command in (ps, prune, shell):
         command.add_argument("--engine", metavar="URL", help="use this engine instead of the configured one")
     init = _add(commands, "init", _init, "write a commented configuration")
@@ -200,7 +203,7 @@ def _ps(asked: argparse.Namespace) -> int:
 def _prune(asked: argparse.Namespace) -> int:
     from pytest_envpar.cli import show
 
-    return show.prune(asked.format, cache=asked.cache, engine=asked.engine)
+    return show.prune(asked.format, cache=asked.cache, engine=asked.engine, project=asked.project)
 
 
 def _init(asked: argparse.Namespace) -> int:

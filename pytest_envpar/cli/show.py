@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from pytest_envpar.config import find_config, load_settings
 from pytest_envpar.containers import sweep
 from pytest_envpar.engine.select import select_engine
 from pytest_envpar.errors import ConfigError, NoEngineError
+from pytest_envpar.images.tags import label_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_envpar.containers.sweep import OurObject
     from pytest_envpar.engine.api import Engine
@@ -53,13 +55,25 @@ def ps(form: str, *, cache: bool, engine: str | None) -> int:
     return FINE
 
 
-def prune(form: str, *, cache: bool, engine: str | None) -> int:
-    """Remove what dead runs left, and caches if asked; returns the exit code.
+def prune(form: str, *, cache: bool, engine: str | None, project: bool = False) -> int:
+    """Remove what dead runs left or kept, and caches if asked; returns the exit code.
 
-    A cache that a live container uses stays and is told; a leftover that cannot be removed is a failure.
+    As text it first says how much of which project goes. A cache that a live container uses stays and is told; a
+    leftover that cannot be removed is a failure.
+
+    Args:
+        project: Only of the project of the current folder; else of all projects on the engine.
     """
+    root = _project() if project else None
     with _engines(engine) as connected:
-        swept = [(each.info.url, sweep.prune(each, cache=cache)) for each in connected]
+        several = len(connected) > 1
+        swept = [
+            (
+                each.info.url,
+                sweep.prune(each, cache, root, _announced(form, each.info.url if several else "")),
+            )
+            for each in connected
+        ]
     removed = [(ours, url) for url, each in swept for ours in each.removed]
     failed = [(ours, url, why) for url, each in swept for ours, why in each.failed]
     place = {url: f" on {url}" if len(swept) > 1 else "" for url, _ in swept}
@@ -72,8 +86,34 @@ def prune(form: str, *, cache: bool, engine: str | None) -> int:
         "removed": [_plain(*each) for each in removed],
         "failed": [{**_plain(ours, url), "reason": why} for ours, url, why in failed],
     }
-    _write(form, answer, lines or ["nothing to remove"])
+    _write(form, answer, lines or ["nothing to remove" + (f" of {root}" if root is not None else "")])
     return FAILED if any(ours.state != "cache" for ours, _, _ in failed) else FINE
+
+
+def _project() -> str:
+    """The project of the current folder, as labels have it. Without a configuration it is the folder itself."""
+    file = find_config(Path.cwd())
+    return label_text(str(file.parent if file is not None else Path.cwd()))
+
+
+def _announced(form: str, url: str) -> Callable[[Sequence[OurObject]], None]:
+    """Says how much of which project will be removed.
+
+    Args:
+        url: The engine's, where there are several.
+    """
+
+    def begins(found: Sequence[OurObject]) -> None:
+        of_projects: dict[str, Counter[str]] = {}
+        for ours in found:
+            of_projects.setdefault(ours.project, Counter())[ours.type] += 1
+        for project, counts in sorted(of_projects.items()):
+            what = ", ".join(f"{count} {type_}{'s' if count > 1 else ''}" for type_, count in counts.items())
+            whose = project or "no project in particular"
+            _write(form, None, [f"removing of {whose}{f' on {url}' if url else ''}: {what}"])
+        sys.stdout.flush()
+
+    return begins if form == "text" else lambda _: None
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 from pytest_envpar.images.tags import COPIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_envpar.engine.api import Engine, Listed
 
@@ -160,12 +160,18 @@ def sweep(engine: Engine, *, everything_dead: bool = True) -> Swept:
     return _remove(engine, wanted)
 
 
-def prune(engine: Engine, cache: bool = False, project: str | None = None) -> Swept:
+def prune(
+    engine: Engine,
+    cache: bool = False,
+    project: str | None = None,
+    begins: Callable[[Sequence[OurObject]], object] = lambda _: None,
+) -> Swept:
     """What ``envpar prune`` removes: what dead runs left or kept and, if asked, caches that no container uses.
 
     Args:
         cache: Caches, too.
         project: Only what belongs to the project with this root (host path); of all projects by default.
+        begins: Is told what will be removed, before anything is.
     """
 
     def wanted(ours: OurObject) -> bool:
@@ -173,13 +179,19 @@ def prune(engine: Engine, cache: bool = False, project: str | None = None) -> Sw
             return False
         return ours.state in ("dead", "kept") or (cache and ours.state == "cache")
 
-    return _remove(engine, wanted)
+    return _remove(engine, wanted, begins)
 
 
-def _remove(engine: Engine, wanted: Callable[[OurObject], bool]) -> Swept:
+def _remove(
+    engine: Engine,
+    wanted: Callable[[OurObject], bool],
+    begins: Callable[[Sequence[OurObject]], object] = lambda _: None,
+) -> Swept:
     removed: list[OurObject] = []
     failed: list[tuple[OurObject, str]] = []
-    for ours in filter(wanted, list_ours(engine)):
+    found = [ours for ours in list_ours(engine) if wanted(ours)]
+    begins(found)
+    for ours in found:
         refusal = _refusal(engine, ours)
         if refusal is None:
             removed.append(ours)

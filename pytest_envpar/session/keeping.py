@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MOST = 10
 """How many containers one stage of a run leaves: with a fresh one per test all of them may have failed."""
-_PRUNE = "  remove all that was kept: envpar prune"
+_PRUNE = "  remove all that was kept of this project: envpar prune --project"
 
 
 class Kept:

@@ -86,7 +86,7 @@ def check_entry(project: Project) -> None:
     (name,) = names(result)
     assert f"kept {name}: test_it.py::test_bad failed" in result.text
     assert inside(project, command(result, "enter"), LOOK) == f"{project.root}\n0\napp-shelf\ninside only"
-    assert "remove all that was kept: envpar prune" in result.text
+    assert "remove all that was kept of this project: envpar prune --project" in result.text
     # No process of the suite is left in it, and no later run takes it away.
     assert inside(project, command(result, "enter"), "ls -d /proc/[0-9]*").count("/proc") <= 3
     sweep(project.engine)

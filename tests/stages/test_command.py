@@ -21,10 +21,10 @@ SOURCE = Path(__file__).parents[2]
 pytestmark = pytest.mark.engine
 
 
-def _envpar(project: Project, *args: str, code: int = 0) -> Any:
+def _envpar(project: Project, *args: str, code: int = 0, cwd: Path | None = None) -> Any:
     done = subprocess.run(
         [sys.executable, "-m", "pytest_envpar", *args, "--format=json"],
-        cwd=project.root,
+        cwd=cwd or project.root,
         env={**project.environ, "PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,
@@ -62,7 +62,16 @@ def test_ps_and_prune_of_what_a_dead_run_left(project: Project) -> None:
         listed = {each["id"]: each["state"] for each in _envpar(project, "ps")["objects"]}
         assert listed.get(made["dead"], "dead") == "dead"
         assert listed[made["live"]] == "live"
-        removed = {each["id"] for each in _envpar(project, "prune")["removed"]}
+        (project.root / "sub").mkdir()
+        assert (
+            _envpar(
+                project, "prune", "--project", "--engine", project.engine.info.url, cwd=project.root.parent
+            )["removed"]
+            == []
+        )
+        answer = _envpar(project, "prune", "--project", cwd=project.root / "sub")
+        removed = {each["id"] for each in answer["removed"]}
+        assert {each["project"] for each in answer["removed"]} <= {str(project.root)}
         assert made["live"] not in removed
         with pytest.raises(NotFoundError):
             engine.inspect_container(made["dead"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from pytest_envpar.config import load_settings
 from pytest_envpar.containers import sweep
 from pytest_envpar.containers.sweep import OurObject, Swept
 from pytest_envpar.doctor import Check
-from pytest_envpar.errors import EngineError, EnvparError, NoEngineError, UsageError
+from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError, NoEngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,7 +198,7 @@ def test_prune_says_what_it_removed(
 ) -> None:
     asked: list[bool] = []
 
-    def prune(_: object, cache: bool) -> Swept:
+    def prune(_: object, cache: bool, *__: object) -> Swept:
         asked.append(cache)
         return Swept((_object("run-1"),), ((_object("vol", "cache", "volume"), "in use"),))
 
@@ -217,6 +218,59 @@ def test_prune_says_what_it_removed(
 def test_prune_that_cannot_remove_a_leftover_fails(engine: _Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "prune", lambda *_, **__: Swept((), ((_object("run-1"), "busy"),)))
     assert main(["prune"]) == 1
+
+
+@pytest.fixture
+def two_projects(engine: _Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Leftovers of this project and of another one; which were removed."""
+    mine = [dataclasses.replace(_object(name), project=str(folder)) for name in ("run-1", "run-2")]
+    others = [_object("run-3", "kept"), _object("net", "kept", "network"), _object("run-4", "live")]
+    removed: list[str] = []
+    monkeypatch.setattr(sweep, "list_ours", lambda _: (*others, *mine))
+    monkeypatch.setattr(sweep, "_remove_one", lambda _, ours: removed.append(ours.name))
+    return removed
+
+
+def test_prune_says_first_how_much_of_which_project(
+    two_projects: list[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(*_: object) -> None:
+        raise ConnectionLostError("gone")
+
+    first = [f"removing of {folder}: 2 containers", "removing of /proj: 1 container, 1 network"]
+    assert main(["prune"]) == 0
+    assert two_projects == ["run-3", "net", "run-1", "run-2"]
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(lines[:2]) == sorted(first)
+    assert [line.split()[0] for line in lines[2:]] == ["removed"] * 4
+    monkeypatch.setattr(sweep, "_remove_one", refused)
+    assert main(["prune"]) == 3  # beforehand, indeed
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(first)
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_prune_of_one_project(
+    configured: bool,
+    two_projects: list[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if configured:
+        (folder / "envpar.toml").write_text("")
+        (folder / "sub").mkdir()
+        monkeypatch.chdir(folder / "sub")
+    assert main(["prune", "--project"]) == 0
+    assert two_projects == ["run-1", "run-2"]
+    assert capsys.readouterr().out.splitlines()[0] == f"removing of {folder}: 2 containers"
+    (folder / "other").mkdir()
+    (folder / "other" / "envpar.toml").write_text("")
+    monkeypatch.chdir(folder / "other")
+    assert main(["prune", "--project"]) == 0
+    assert capsys.readouterr().out == f"nothing to remove of {folder / 'other'}\n"
 
 
 def test_all_engines_of_a_pool(
