@@ -301,8 +301,7 @@ class Link:
         if death.container_gone:
             self._place = self._launch.another()
         self._said["failed_before"] = failed
-        self._said["pollution"] = self._options(self.place).get("pollution")
-        self.greet(self.place)
+        self._greet(self.place, self._options(self.place).get("pollution"))
         return self._resume(remaining, nodeids, failed)
 
     def move(self, place: Place, remaining: list[int], nodeids: list[str], failed: int) -> list[int]:
@@ -316,8 +315,13 @@ class Link:
             self.held = held  # what is printed while files are imported was to be seen once
 
     def greet(self, place: Place) -> None:
-        """Tell a worker that is not the first what to do; it collects and waits. Any thread may call this."""
-        options = {**self._said, "autostart": False, "cache": {}}
+        """Tell the first worker of a further container what to do; it collects and waits. Any thread may call this."""
+        told = self._said.get("pollution")
+        # Nothing that was left elsewhere is there, and nobody has died in it.
+        self._greet(place, None if told is None else {**told, "left": [], "died": ""})
+
+    def _greet(self, place: Place, pollution: Any) -> None:
+        options = {**self._said, "autostart": False, "cache": {}, "pollution": pollution}
         if options.get("coverage"):
             options["coverage"] = {**options["coverage"], "first": False}
         place.client.send(init_message(options))

@@ -68,6 +68,7 @@ class PollutionReport:
     def next_container(self, stage: str) -> None:
         """What was told of a stage so far is of a container that is gone."""
         self._past[stage] = len(self._told)
+        self._died.pop(stage, None)
 
     def died(self, stage: str, test: str) -> None:
         """The worker of a stage died of a test; the next one tells what that has left."""

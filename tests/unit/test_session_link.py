@@ -1,0 +1,84 @@
+"""What follows the death of a worker, as the host's side of the conversation has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_envpar.session.crash import Death
+from pytest_envpar.session.link import Link
+from pytest_envpar.session.pollution import PollutionReport
+from pytest_envpar.worker.agent import wire
+
+LEFT = {"left": [["created", "/tmp/left", "test_a"]], "died": "test_a", "state": "/state"}
+DEATH = Death("killed", "", container_gone=False)
+COLLECTED = wire.Collected([[-1, "File", "f", "f", None]], [[0, "Item", "x", "f::x"]], [], 0, [])
+
+
+class Place:
+    """A container whose worker says what was written down for it. It is its own client."""
+
+    def __init__(self, *says: Any) -> None:
+        self.client: Any = self
+        self.paths: Any = None
+        self.told: list[Any] = []
+        self._says = list(says)
+
+    def send(self, message: wire.Message) -> None:
+        self.told.append(message)
+
+    def receive(self, _timeout_s: float | None) -> Any:
+        return self._says.pop(0)
+
+    def autopsy(self) -> str | None:
+        return None
+
+    def pollution(self) -> Any:
+        return self.told[0].options["pollution"]
+
+
+class Launch:
+    """Has these places; all but the last are on an engine that is lost."""
+
+    def __init__(self, *places: Place) -> None:
+        self.places = list(places)
+        self.gone = 0
+
+    def place(self) -> Place:
+        return self.places.pop(0)
+
+    another = place
+
+    def serve(self, call: wire.Call, client: Any) -> None:
+        raise NotImplementedError
+
+    def worker_gone(self) -> None:
+        self.gone += 1
+
+    def engine_gone(self) -> bool:
+        return bool(self.places)
+
+
+def booted(launch: Launch, pollution: Any = None) -> Link:
+    said = {"credit": 10, "crew": None, "pollution": pollution}
+    link = Link(launch, "qa", lambda _: said)
+    link.boot()
+    return link
+
+
+def test_what_was_left_is_told_in_the_container_it_was_left_in() -> None:
+    first, further = Place(COLLECTED), Place()
+    link = booted(Launch(first), LEFT)
+    first.told.clear()
+    link.restart(DEATH, [0], ["f::x"])
+    assert first.pollution() == LEFT
+    link.greet(further)
+    assert further.pollution() == {"left": [], "died": "", "state": "/state"}
+
+
+def test_nobody_has_died_in_the_next_container() -> None:
+    report = PollutionReport(shown=False)
+    report.died("qa", "test_a")
+    assert report.remembered("qa")["died"] == "test_a"
+    report.died("qa", "test_a")
+    report.next_container("qa")
+    assert report.remembered("qa")["died"] == ""
