@@ -327,14 +327,21 @@ class Link:
         place.client.send(init_message(options))
 
     def _resume(self, remaining: list[int], nodeids: list[str], failed: int) -> list[int]:
-        self.running = self.collecting = self.stop = None
-        self.exited = False
-        self._translate = None
+        self.stop = self._translate = None
+        self._await()
+        moves = 0
         while True:
             message = self.receive()
             if isinstance(message, wire.Collected):
                 break
             if isinstance(message, crash.Death):
+                if message.engine_gone and moves < MAX_RESTARTS:
+                    moves += 1
+                    self._launch.worker_gone()
+                    self._place = self._launch.another()
+                    self.greet(self._place)
+                    self._await()
+                    continue
                 raise WorkerDiedError(
                     f"a fresh worker of stage {self.stage!r} died before it had collected: {message.cause}",
                     detail=tuple(message.tail.strip().splitlines()[-20:]),
@@ -358,6 +365,10 @@ class Link:
         if self._said["crew"] is None:
             self.place.client.send(wire.Plan(plan, failed))
         return [index for index in remaining if index not in back]
+
+    def _await(self) -> None:
+        self.running = self.collecting = None
+        self.exited = False
 
 
 def _nodeid(row: list[Any], nodes: list[Any]) -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from pytest_envpar.errors import WorkerDiedError
 from pytest_envpar.session.crash import Death
-from pytest_envpar.session.link import Link
+from pytest_envpar.session.link import MAX_RESTARTS, Link
 from pytest_envpar.session.pollution import PollutionReport
 from pytest_envpar.worker.agent import wire
+from pytest_envpar.worker.client import Gone
 
 LEFT = {"left": [["created", "/tmp/left", "test_a"]], "died": "test_a", "state": "/state"}
 DEATH = Death("killed", "", container_gone=False)
@@ -82,3 +86,26 @@ def test_nobody_has_died_in_the_next_container() -> None:
     report.died("qa", "test_a")
     report.next_container("qa")
     assert report.remembered("qa")["died"] == ""
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_an_engine_that_goes_while_a_fresh_worker_collects(moves: bool) -> None:
+    first, second, last = Place(Gone("")), Place(Gone("")), Place(COLLECTED)
+    launch = Launch(first, second, last)
+    link = booted(launch)
+    lost = link.move(link.place, [0], ["f::x"], 0) if moves else link.restart(DEATH, [0], ["f::x"])
+    assert lost == []
+    assert link.place is last
+    init, plan = last.told
+    assert init.options["autostart"] is False
+    assert plan.indices == [0]
+    # What tests were given on the lost engines is let go of.
+    assert launch.gone == (2 if moves else 3)
+
+
+def test_an_engine_that_comes_and_goes_is_given_up() -> None:
+    launch = Launch(*(Place(Gone("")) for _ in range(MAX_RESTARTS + 5)))
+    link = booted(launch)
+    with pytest.raises(WorkerDiedError, match="died before it had collected"):
+        link.restart(DEATH, [0], ["f::x"])
+    assert len(launch.places) == 4
