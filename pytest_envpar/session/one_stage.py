@@ -299,8 +299,7 @@ class OneStage:
         if self.lost is None:
             try:
                 if self.boot.crew and not self._ask(item, following):
-                    again = f"a fresh worker of stage {self.name} did not collect this test again"
-                    self._not_run(item, again)
+                    self._not_collected(item)
                     return
                 self._show(item)
             except ENDS as error:
@@ -320,6 +319,9 @@ class OneStage:
             self._succession.look_ahead()
             then = None
         return self.link.run(item.index, then)
+
+    def _not_collected(self, item: VirtualItem) -> None:
+        self._not_run(item, f"a fresh worker of stage {self.name} did not collect this test again")
 
     def _not_run(self, item: VirtualItem, reason: str) -> None:
         self._done.add(item.index)
@@ -464,8 +466,9 @@ class OneStage:
                 self._keeping.blame("its worker died between two tests")
                 self.summary.notes += crash.text("what came between two tests", self.name, death).splitlines()
             self._go_on(item)
-            if self.boot.crew:
-                self.link.run(item.index, None)
+            if self.boot.crew and not self.link.run(item.index, None):
+                self._not_collected(item)
+                return
             self._show(item)
             return
         if over:
