@@ -83,7 +83,16 @@ class Controller:
 
     def environments(self) -> list[Environment]:
         """What the run's reports say of its stages."""
-        return [Environment(each.stage.name, each.places.ground) for each in self._launched]
+        return [
+            Environment(each.stage.name, each.places.ground, lost=self._why(each.stage.name))
+            for each in self._launched
+        ]
+
+    def _why(self, stage: str) -> str:
+        error = self._missing.get(stage)
+        if error is None:
+            return ""
+        return f"stage {stage} could not be started: " + "\n".join(error.lines())
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self) -> int | None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pytest_envpar.errors import ImageError
+from pytest_envpar.session.controller import Controller
 from pytest_envpar.session.crash import Death
 from pytest_envpar.session.one_stage import OneStage
 
@@ -15,10 +17,14 @@ from pytest_envpar.session.one_stage import OneStage
 def test_a_fresh_worker_that_did_not_collect_the_test_is_not_waited_for(collected: bool) -> None:
     reports: list[Any] = []
     shown: list[Any] = []
+
+    def told(report: Any) -> None:
+        reports.append(report)
+
     hook = SimpleNamespace(
         pytest_runtest_logstart=lambda **_: None,
         pytest_runtest_logfinish=lambda **_: None,
-        pytest_runtest_logreport=lambda report: reports.append(report),
+        pytest_runtest_logreport=told,
     )
     stage: Any = OneStage.__new__(OneStage)
     stage.name = "qa"
@@ -44,3 +50,15 @@ def test_a_fresh_worker_that_did_not_collect_the_test_is_not_waited_for(collecte
         assert [report.longrepr for report in reports] == [
             "a fresh worker of stage qa did not collect this test again"
         ]
+
+
+def test_a_report_says_why_a_stage_could_not_be_started() -> None:
+    controller: Any = Controller.__new__(Controller)
+    places = SimpleNamespace(ground=None)
+    controller._launched = [
+        SimpleNamespace(stage=SimpleNamespace(name=name), places=places) for name in ("dev", "qa")
+    ]
+    controller._missing = {"qa": ImageError("image x:1 is not there", hint="pull it")}
+    dev, qa = (each.facts() for each in controller.environments())
+    assert dev.lost == "was not started"
+    assert qa.lost == "stage qa could not be started: image x:1 is not there [image]\nhint: pull it"
