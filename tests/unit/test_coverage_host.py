@@ -12,7 +12,7 @@ import pytest
 
 from pytest_envpar.config.model import Settings
 from pytest_envpar.errors import StageError, UsageError
-from pytest_envpar.session.coverage import asked, gathered
+from pytest_envpar.session.coverage import asked, by_coverage, gathered
 from pytest_envpar.worker import dists, tracer
 from pytest_envpar.worker.agent import wire
 from pytest_envpar.worker.paths import PathMap
@@ -126,6 +126,8 @@ class TestGathered:
     def made(self, tmp_path: Path) -> tuple[gathered.Gathered, coverage.CoverageData]:
         root = tmp_path / "project"
         root.mkdir(exist_ok=True)
+        for name in ("a.py", "b.py"):
+            (root / name).touch()
         data = coverage.CoverageData(str(tmp_path / "data"))
         return gathered.Gathered(lambda: data, root, root, lambda path: path, branch=False), data
 
@@ -182,6 +184,21 @@ class TestGathered:
         assert not data.measured_files()
         assert into.outside == {path}
 
+    @pytest.mark.parametrize("path", ["made.py", "pkg/\x1b[2Jmade.py", "x" * 300 + ".py", "pkg"])
+    def test_files_that_only_the_inside_has_are_left_out(self, tmp_path: Path, path: str) -> None:
+        into, data = self.made(tmp_path)
+        (tmp_path / "project/pkg").mkdir()
+        self.take(into, [["", path, "lines", [1]], ["", path, "none", []]], tracers={path: "x"})
+        assert not data.measured_files()
+        assert into.missing == {path}
+
+    def test_modules_in_archives_are_taken(self, tmp_path: Path) -> None:
+        into, data = self.made(tmp_path)
+        (tmp_path / "project/lib.zip").touch()
+        self.take(into, [["", "lib.zip/pkg/c.py", "lines", [1]]])
+        assert data.measured_files() == {"lib.zip/pkg/c.py"}
+        assert not into.missing
+
     def test_lines_and_branches_do_not_mix(self, tmp_path: Path) -> None:
         into, _ = self.made(tmp_path)
         self.take(into, [["", "a.py", "lines", [1]]])
@@ -209,6 +226,46 @@ def test_paths_are_combined_as_the_configuration_says(
     alias = gathered.aliases(coverage.Coverage())
     assert alias("/usr/lib/site-packages/pkg/a.py") == str(tmp_path / "src/a.py")
     assert alias("/usr/lib/site-packages/other/a.py") == "/usr/lib/site-packages/other/a.py"
+
+
+class Shown:
+    """What a summary writes."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write_sep(self, _sign: str, title: str) -> None:
+        self.lines.append(title)
+
+    def write_line(self, line: str, **_markup: bool) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "told"),
+    [
+        ("gone.py", None, "no report: No source for code: "),
+        ("\x1b[2J\x07.py", None, "no report: No source for code: "),
+        ("\x1b[2J\x07.py", "def\n", "no report: Couldn't parse "),
+        ("\x1b[2J\x07.py", "a = 1\n", "[2J"),
+    ],
+)
+def test_the_report_of_coverage_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str | None, told: str
+) -> None:
+    """Without a report nobody knows whether the threshold was reached; and no name reaches the terminal as it is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".coveragerc").write_text("[report]\nfail_under = 50\n")
+    if source is not None:
+        (tmp_path / name).write_text(source)
+    reporting = by_coverage.Reporting()
+    reporting.data().add_lines({str(tmp_path / name): [1]})
+    nothing: Any = None
+    assert reporting.report(nothing, {}) is told.startswith("no report")
+    shown = Shown()
+    reporting.pytest_terminal_summary(shown)
+    assert any(told in line for line in shown.lines), shown.lines
+    assert all(line.isprintable() for line in shown.lines)
 
 
 class TestTracer:

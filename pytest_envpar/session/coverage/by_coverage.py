@@ -9,6 +9,8 @@ import coverage
 from coverage.exceptions import CoverageException, NoDataError
 from coverage.results import should_fail_under
 
+from pytest_envpar.errors import escaped
+
 if TYPE_CHECKING:
     import pytest
 
@@ -36,7 +38,7 @@ class Reporting:
         """Write the data file and make the report of the terminal.
 
         Returns:
-            Whether the threshold of the configuration was not reached.
+            Whether the threshold of the configuration was not reached, or there is no report to tell it from.
         """
         self.data()
         self.cov.save()
@@ -48,7 +50,7 @@ class Reporting:
             total = 0.0
         except CoverageException as error:
             self._lines = [f"no report: {error}"]
-            return False
+            return True  # as ``coverage report`` ends
         self._lines += text.getvalue().splitlines()
         least: Any = self.cov.get_option("report:fail_under")
         precision: Any = self.cov.get_option("report:precision")
@@ -65,7 +67,7 @@ class Reporting:
             return
         terminalreporter.write_sep("=", "coverage")
         for line in self._lines:
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(escaped(line))
         if self._last:
             markup = {"red": True, "bold": True} if self._failed else {"green": True}
             terminalreporter.write_line(self._last, **markup)

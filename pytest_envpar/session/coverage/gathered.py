@@ -1,7 +1,7 @@
 """What the insides have measured, as one set of data of coverage.py with paths of the host.
 
 Nothing that comes from inside is trusted: no file of coverage.py is opened that was made there, every row is looked at,
-and a path counts only if it leads into the project.
+and a path counts only if it leads to a file of the project.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ class Gathered:
         self.stages: dict[str, Facts] = {}
         self.outside: set[str] = set()
         """Files that were measured and are not of the project, as the inside names them."""
+        self.missing: set[str] = set()
+        """Files that were measured and that only the inside has, named as there: no report can be made of them."""
         self.error = ""
         """Why coverage.py did not take the data."""
         self._open = open_data
@@ -159,13 +161,24 @@ class Gathered:
             )
 
     def _place(self, name: str, mapped: Callable[[str], str]) -> str | None:
-        """The path on the host; None for a file that is not of the project."""
+        """The path on the host; None for a file that is not of the project, or not here."""
         path = self._alias(mapped(name))
         real = os.path.realpath(self._here / path)
-        if Path(real).is_relative_to(self._root):
-            return real if Path(path).is_absolute() else path
-        self.outside.add(name)
-        return None
+        if not Path(real).is_relative_to(self._root):
+            self.outside.add(name)
+            return None
+        if not _is_here(Path(real)):
+            self.missing.add(name)
+            return None
+        return real if Path(path).is_absolute() else path
+
+
+def _is_here(path: Path) -> bool:
+    """Whether there is such a file, or one that may hold it: coverage.py reads modules in archives, too."""
+    try:
+        return path.is_file() or any(folder.is_file() for folder in path.parents)
+    except OSError:  # a name that is too long for a file
+        return False
 
 
 class Passed:

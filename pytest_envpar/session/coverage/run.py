@@ -239,10 +239,19 @@ class Measuring(_Measured):
                     "did not end, and what ran in the moments before is missing"
                 )
         if gathered.outside:
-            names = sorted(gathered.outside)
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             lines.append(
-                f"left out, because not of the project: {', '.join(names[:_SHOWN])}{more}; [paths] in the "
+                f"left out, because not of the project: {_some(gathered.outside)}; [paths] in the "
                 "configuration of coverage.py can say which files of the project they are"
             )
+        if gathered.missing:
+            lines.append(
+                f"left out, because only the stage has them: {_some(gathered.missing)}; 'omit' in the "
+                "configuration of coverage.py keeps them from being measured"
+            )
         return lines
+
+
+def _some(names: set[str]) -> str:
+    """The first few."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(sorted(names)[:_SHOWN]) + more
