@@ -51,13 +51,16 @@ class EnvparError(Exception):
         return _rebuild, (type(self), self.message, self.hint, self.detail)
 
     def lines(self) -> list[str]:
-        """The error as lines of text, without a final newline: message, detail, hint, code."""
+        """The error as lines of text, without a final newline: message, detail, hint, code.
+
+        What an engine, a far machine or a container said is among them: control characters become visible.
+        """
         first, *rest = self.message.split("\n")
         shown = [f"{first} [{self.code}]", *rest]
         shown += [f"  | {line}" for line in self.detail]
         if self.hint:
             shown.append(f"hint: {self.hint}")
-        return shown
+        return ["\n".join(map(escaped, line.split("\n"))) for line in shown]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

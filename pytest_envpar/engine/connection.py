@@ -71,7 +71,11 @@ class Endpoint:
             if not path.startswith("/"):
                 path = "/" + path
             return cls(url="unix://" + path, path=path)
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # a bracket that is not closed
+            scheme, _, netloc = url.partition("://")
+            raise UsageError(f"engine {_without_user(netloc, scheme)}: not a host and a port") from None
         if parts.scheme == "ssh":
             from pytest_envpar.engine.ssh import Target
 

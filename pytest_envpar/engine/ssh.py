@@ -48,8 +48,13 @@ class Target:
         Raises:
             UsageError: There is no host, or a password, which ``ssh`` takes from nobody.
         """
-        parts = urlsplit(url)
-        shown = f"ssh://{parts.netloc.rpartition('@')[2]}"
+        shown = f"ssh://{url.partition('://')[2].partition('/')[0].rpartition('@')[2]}"
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # a bracket that is not closed
+            raise UsageError(
+                f"engine {shown}: not a host", hint="ssh://USER@HOST:PORT, or ssh://HOST"
+            ) from None
         try:
             host, port = parts.hostname, parts.port
         except ValueError:

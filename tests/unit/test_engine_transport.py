@@ -483,6 +483,8 @@ def test_engine_urls(url: str, expected: str) -> None:
         ("ftp://me:secret@host", UsageError),
         ("tcp://", UsageError),
         ("tcp://me:secret@host:port", UsageError),
+        ("tcp://me:secret@[::1", UsageError),
+        ("ssh://me:secret@[::1", UsageError),
     ],
 )
 def test_urls_that_are_not_of_an_engine(url: str, kind: type[UsageError]) -> None:
@@ -541,6 +543,16 @@ def test_hints_of_known_causes() -> None:
     )
     said = "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
     assert "docker network prune" in str(translate(AnswerError(404, said), Where("network n", "e")).hint)
+
+
+def test_what_others_said_does_not_steer_the_terminal() -> None:
+    error = UsageError("ssh: \x1b[31mred\nand more", hint="one\ntwo", detail=("\x1b]0;title\x07",))
+    assert error.lines() == [
+        "ssh: \\x1b[31mred [usage]",
+        "and more",
+        "  | \\x1b]0;title\\x07",
+        "hint: one\ntwo",
+    ]
 
 
 def test_redaction() -> None:
