@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pytest_envpar.engine.api import ContainerSpec, Mount
-from pytest_envpar.errors import EngineError
+from pytest_envpar.errors import EngineError, UsageError
 from pytest_envpar.worker import cache
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Filler:
             tar: Makes the content, below the folder that it is given. Only called if it is needed.
 
         Raises:
+            UsageError: The cache folder cannot be made or written to.
             EngineError: The engine failed, or the volume could not be filled.
         """
         if self._is_filled(name, key):
@@ -100,14 +101,24 @@ class Filler:
         from filelock import FileLock
 
         stamp = self._stamp(name)
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(stamp.with_suffix(".lock")):
+        lock = FileLock(stamp.with_suffix(".lock"))
+        try:
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise UsageError(
+                f"the cache folder {self.cache_dir} cannot be used: {error}",
+                hint="set XDG_CACHE_HOME to a folder that you may write to",
+            ) from error
+        try:
             # Another process may have done it while this one waited.
             if self._is_filled(name, key):
                 return
             incoming = f".incoming-{secrets.token_hex(6)}"
             self._fill(name, key, root, root / incoming, tar(incoming))
             cache.store(stamp, _FORMAT, {"key": key})
+        finally:
+            lock.release()
 
     def _stamp(self, name: str) -> Path:
         place = cache.digest(self.engine.info.id or self.engine.info.url, name)

@@ -15,7 +15,7 @@ import pytest
 
 from pytest_envpar.config.model import Stage
 from pytest_envpar.engine.api import ContainerSpec, Engine, EngineInfo, ImageInfo, Listed, Mount
-from pytest_envpar.errors import EngineError, StageError
+from pytest_envpar.errors import EngineError, StageError, UsageError
 from pytest_envpar.worker import cache, dists, payload, volume
 from pytest_envpar.worker.probe import Probe
 
@@ -327,3 +327,14 @@ class TestCache:
     def test_digest_tells_its_parts_apart(self) -> None:
         assert cache.digest("ab", "c") != cache.digest("a", "bc")
         assert cache.digest("\udcff") == cache.digest("\udcff")
+
+
+def test_a_cache_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    owner: Any = None
+    filler = volume.Filler(
+        cast("Engine", FakeEngine()), IMAGE, PROBE, None, owner, tmp_path / "file" / "cache"
+    )
+    with pytest.raises(UsageError, match=r"the cache folder .* cannot be used: .*Not a directory") as caught:
+        filler.ensure("v", "key", PurePosixPath("/x"), lambda _: b"")
+    assert "XDG_CACHE_HOME" in str(caught.value.hint)
