@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
 
 _PIECE = 256 * 1024
+_MEMBER = 4096
 
 
 class LinkError(Exception):
@@ -30,6 +31,27 @@ class LinkError(Exception):
     def __init__(self, target: str) -> None:
         super().__init__(target)
         self.target = target
+
+
+class _Room:
+    """What an archive may still bring. Each member counts a block more, so that many empty ones are bounded, too."""
+
+    def __init__(self, what: str, most: int | None) -> None:
+        self._what = what
+        self._most = most
+        self._left = most
+
+    def take(self, name: str, size: int) -> None:
+        """Count a file before it is read. Raises UsageError if that is too much."""
+        if self._left is None or self._most is None:
+            return
+        self._left -= _MEMBER + size
+        if self._left < 0:
+            raise UsageError(
+                f"{self._what}: with {name} ({size} bytes) it is more than {self._most >> 20} MiB, which is the most "
+                "that one call brings",
+                hint="copy less at once, or read it in pieces with exec",
+            )
 
 
 def entries_of(source: Path, name: str) -> Iterator[tarstream.Entry]:
@@ -57,13 +79,16 @@ def _entries(source: Path, name: str) -> Iterator[tarstream.Entry]:
             yield from _entries(child, f"{name}/{child.name}")
 
 
-def read_file(chunks: Iterable[bytes], path: PurePosixPath) -> bytes:
+def read_file(chunks: Iterable[bytes], path: PurePosixPath, most: int | None = None) -> bytes:
     """The content of the one regular file in an engine's archive of ``path``.
+
+    Args:
+        most: How many bytes it may have; ``None`` for any number.
 
     Raises:
         LinkError: It is a symbolic link.
         IsADirectoryError: It is a folder.
-        UsageError: It is none of these.
+        UsageError: It is none of these, or too large.
     """
     for member, archive in _members(chunks, path):
         if member.isdir():
@@ -73,26 +98,49 @@ def read_file(chunks: Iterable[bytes], path: PurePosixPath) -> bytes:
         file = archive.extractfile(member) if member.isreg() else None
         if file is None:
             raise UsageError(f"{path} in the container is no regular file")
+        if most is not None and member.size > most:
+            raise UsageError(
+                f"{path} in the container has {member.size} bytes, more than the {most >> 20} MiB that one call brings",
+                hint="read it in pieces with exec (dd, tail -c +N | head -c N), or use copy_out",
+            )
         return file.read()
     raise EngineError(f"the engine's archive of {path} is empty")
 
 
-def entries_in(tar: IO[bytes], name: str, uid: int, gid: int) -> Iterator[tarstream.Entry]:
-    """The files, folders and symbolic links of an archive, below ``name`` and of one owner. May be read repeatedly."""
+def entries_in(
+    tar: IO[bytes], name: str, uid: int, gid: int, most: int | None = None
+) -> Iterator[tarstream.Entry]:
+    """The files, folders and symbolic links of an archive, below ``name`` and of one owner. May be read repeatedly.
+
+    Args:
+        most: How many bytes it may bring; ``None`` for any number.
+
+    Raises:
+        UsageError: It has a file with holes, of which a few bytes may claim any size, or brings too much.
+    """
     tar.seek(0)
+    room = _Room("copy_in", most)
+    seen: dict[str, tarfile.TarInfo] = {}
     with tarfile.open(fileobj=tar, mode="r:") as archive:
         for member in archive:
             below = _below(member.name)
             if below is None:
                 continue
+            if member.issparse():
+                raise UsageError(f"copy_in: {member.name} is packed as a file with holes, which is not taken")
             path = "/".join((name, *below))
+            # A link has the content of a file that came before, and of nothing else.
+            source = seen.get(member.linkname) if member.islnk() else member
+            size = source.size if source is not None and source.isreg() else 0
+            room.take(member.name, size)
             mode, mtime = member.mode & 0o7777, int(member.mtime)
             if member.isdir():
                 yield tarstream.directory(f"{path}/", mode, uid, gid, mtime)
             elif member.issym():
                 yield tarstream.Entry(path, "link", mode, uid, gid, mtime, target=member.linkname)
-            elif member.isfile() or member.islnk():
-                file = archive.extractfile(member)
+            elif source is not None and source.isreg():
+                seen[member.name] = source
+                file = archive.extractfile(source)
                 data = b"" if file is None else file.read()
                 yield tarstream.Entry(path, "file", mode, uid, gid, mtime, size=len(data), data=data)
 
@@ -103,25 +151,34 @@ def check_readable(source: Path) -> None:
         raise UsageError(f"copy_in: {source} does not exist or cannot be read")
 
 
-def extract(chunks: Iterable[bytes], path: PurePosixPath, target: Path, *, name: str | None = None) -> Path:
+def extract(
+    chunks: Iterable[bytes],
+    path: PurePosixPath,
+    target: Path,
+    *,
+    name: str | None = None,
+    most: int | None = None,
+) -> Path:
     """Write an engine's archive of ``path`` to ``target`` (host): a file as that file, a folder as that folder.
 
     Args:
         target: An existing folder takes the copy under ``name``; anything else is the copy's name.
         name: That of ``path`` by default.
+        most: How many bytes are written at most; ``None`` for any number.
 
     Returns:
         The copy's path (host).
 
     Raises:
         LinkError: ``path`` is a symbolic link.
-        UsageError: It cannot be written there.
+        UsageError: It cannot be written there, or is too much.
         EngineError: The archive is not what was asked for.
     """
     name = path.name if name is None else name
     place = target / name if target.is_dir() and name else target
     seen: dict[tuple[str, ...], Path] = {}
     made: list[tuple[Path, int]] = []
+    room = _Room(f"copy_out of {path}", most)
     try:
         for member, archive in _members(chunks, path):
             below = _below(member.name)
@@ -129,6 +186,7 @@ def extract(chunks: Iterable[bytes], path: PurePosixPath, target: Path, *, name:
                 continue
             if not below and member.issym():
                 raise LinkError(member.linkname)
+            room.take(member.name, member.size if member.isreg() else 0)
             written = _place(place, below)
             if member.isdir():
                 _no_link(written)
@@ -142,6 +200,7 @@ def extract(chunks: Iterable[bytes], path: PurePosixPath, target: Path, *, name:
             elif member.islnk():
                 first = seen.get(_below(member.linkname) or ())
                 if first is not None:
+                    room.take(member.name, first.stat().st_size)
                     with first.open("rb") as file:
                         _write(written, file, member.mode)
             elif member.issym() and _stays(below, member.linkname):

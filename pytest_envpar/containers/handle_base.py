@@ -22,6 +22,10 @@ class Base:
         self.recipe = recipe
         self.running = running
         self._engine = recipe.engine
+        self.most_held: int | None = None
+        """How many bytes of a file or of a command's output are held in memory; ``None`` for any number."""
+        self.most_copied: int | None = None
+        """How many bytes ``copy_out`` and ``unpack`` copy."""
 
     def __repr__(self) -> str:
         return f"<Container {self.name} of {self.stage or self.image.short()}>"

@@ -96,4 +96,5 @@ class Commands(Base):
             workdir=place,
             stdin=stdin,
             killable=killable,
+            most=self.most_held,
         )

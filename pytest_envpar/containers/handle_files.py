@@ -42,7 +42,7 @@ class Files(Commands):
             return done.stdout
         for _ in range(_LINKS):
             try:
-                return archive.read_file(self._get(place), place)
+                return archive.read_file(self._get(place), place, self.most_held)
             except archive.LinkError as link:
                 place = resolved(place, link.target)
         raise UsageError(f"{path} in the container: too many symbolic links")
@@ -116,7 +116,9 @@ class Files(Commands):
         name = place.name
         for _ in range(_LINKS):
             try:
-                return archive.extract(self._get(place), place, Path(target), name=name)
+                return archive.extract(
+                    self._get(place), place, Path(target), name=name, most=self.most_copied
+                )
             except archive.LinkError as link:
                 place = resolved(place, link.target)
         raise UsageError(f"{source} in the container: too many symbolic links")
@@ -132,7 +134,10 @@ class Files(Commands):
         if found is not None and found.is_directory:
             place = place / (name or "copy")
         uid, gid = self.recipe.ids
-        self._put(place.parent, lambda prefix: archive.entries_in(tar, f"{prefix}{place.name}", uid, gid))
+        self._put(
+            place.parent,
+            lambda prefix: archive.entries_in(tar, f"{prefix}{place.name}", uid, gid, self.most_copied),
+        )
 
     def _get(self, place: PurePosixPath) -> Iterable[bytes]:
         try:

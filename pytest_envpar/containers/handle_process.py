@@ -9,7 +9,13 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_envpar.engine.api import ExecResult
-from pytest_envpar.errors import CommandError, CommandTimeoutError, ConnectionLostError, EngineError
+from pytest_envpar.errors import (
+    CommandError,
+    CommandTimeoutError,
+    ConnectionLostError,
+    EngineError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,11 +68,13 @@ class Process:
         workdir: PurePosixPath | None,
         stdin: bool,
         killable: bool,
+        most: int | None = None,
     ) -> None:
         self.args = tuple(args)
         self._engine = engine
         self._container = container
         self._user = user
+        self._most = most
         self._token = secrets.token_hex(12) if killable else None
         marked = {**env, _MARK: self._token} if self._token else env
         self._id, self._stream = engine.open_exec(
@@ -123,7 +131,9 @@ class Process:
 
         Raises:
             CommandTimeoutError: The time was up. The error has what was written so far.
+            UsageError: There is more output than may be held.
         """
+        left = self._most
         deadline = None if timeout is None else time.monotonic() + timeout
         output: dict[int, list[bytes]] = {1: [], 2: []}
         if data is not None:
@@ -134,6 +144,10 @@ class Process:
                 if piece[0] == 0:
                     return ExecResult(self._wait(deadline), b"".join(output[1]), b"".join(output[2]))
                 output[piece[0]].append(piece[1])
+                if left is not None:
+                    left -= len(piece[1])
+                    if left < 0:
+                        raise self._too_much()
         except TimeoutError:
             pass
         finally:
@@ -207,6 +221,13 @@ class Process:
             time.sleep(pause)
             pause = min(pause * 2, _MOST_POLL_S)
         return code
+
+    def _too_much(self) -> UsageError:
+        self.kill()
+        return UsageError(
+            f"{shown(self.args)} wrote more than {(self._most or 0) >> 20} MiB, which is the most that one call brings",
+            hint="read a file in pieces (dd, tail -c +N | head -c N), or use popen and read()",
+        )
 
     def _overdue(self, timeout: float | None, stdout: bytes, stderr: bytes) -> CommandTimeoutError:
         killed = self.kill()

@@ -19,7 +19,7 @@ from pytest_envpar.containers import checkpoint as checkpoints
 from pytest_envpar.errors import CommandError, ConfigError, EnvparError, NotFoundError, UsageError
 from pytest_envpar.session import desk_comparisons
 from pytest_envpar.session.desk_fields import Fields
-from pytest_envpar.session.desk_files import FILES
+from pytest_envpar.session.desk_files import FILES, MOST_HELD
 from pytest_envpar.worker.agent import wire
 from pytest_envpar.worker.ahead import Turn
 from pytest_envpar.worker.supply import Supply
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 PIECE = 256 * 1024
 MOST_BYTES = 1 << 30
-"""What one call may bring in."""
+"""What one call may bring in, and what it may copy out by way of the disk."""
 MOST_CALLS = 64
 _IN_MEMORY = 1 << 20
 _PLAIN = (FileNotFoundError, IsADirectoryError, TimeoutError)
@@ -235,6 +235,7 @@ class Desk:
 
     def _give(self, container: Container) -> dict[str, Any]:
         key = f"c{next(self._keys)}"
+        container.most_held, container.most_copied = MOST_HELD, MOST_BYTES
         self._containers[key] = container
         image = container.image
         return {

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.handle import Container
     from pytest_envpar.session.desk_fields import Fields
 
+MOST_HELD = 64 << 20
+"""What one call may bring inside of a file or a command's output: the host holds it in memory."""
+
 Answer = tuple[dict[str, Any], "Iterable[bytes]"]
 """The fields of an answer and its data, in pieces."""
 

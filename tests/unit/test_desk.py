@@ -89,3 +89,10 @@ def test_too_much_in_one_call_is_refused(desk: Desk, monkeypatch: pytest.MonkeyP
     for more in (True, True, True, False):
         desk.take(wire.Call(2, "write", "c1", {}, piece, more), sent)  # type: ignore[arg-type]
     assert "in one call" in sent.answers.get(timeout=30).error["message"]
+
+
+def test_what_is_given_out_holds_only_so_much(desk: Desk) -> None:
+    image = types.SimpleNamespace(reference="", digest="", image_id="", layers=(), platform="", short=str)
+    container: Any = types.SimpleNamespace(id="", name="", stage=None, image=image)
+    desk._give(container)
+    assert (container.most_held, container.most_copied) == (64 << 20, 1 << 30)

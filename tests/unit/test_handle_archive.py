@@ -36,6 +36,10 @@ def archive(*members: tuple[str, bytes, str]) -> Iterator[bytes]:
     return (data[at : at + 700] for at in range(0, len(data), 700))
 
 
+def whole(*members: tuple[str, bytes, str]) -> io.BytesIO:
+    return io.BytesIO(b"".join(archive(*members)))
+
+
 FILE, FOLDER, LINK, HARD = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
 
@@ -101,6 +105,42 @@ def test_one_file(tmp_path: Path) -> None:
         handle_archive.read_file(archive(("data", LINK, "elsewhere")), SOURCE)
     with pytest.raises(UsageError, match="no regular file"):
         handle_archive.read_file(archive(("data", tarfile.FIFOTYPE, "")), SOURCE)
+
+
+def test_one_call_reads_and_copies_only_so_much(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"/srv/data .* 7 bytes.*0 MiB"):
+        handle_archive.read_file(archive(("data", FILE, "content")), SOURCE, 6)
+    assert handle_archive.read_file(archive(("data", FILE, "content")), SOURCE, 7) == b"content"
+    large = ("data/", FOLDER, ""), ("data/a", FILE, "x" * 20_000), ("data/b", HARD, "data/a")
+    empty = ("data/", FOLDER, ""), *((f"data/{number}", FILE, "") for number in range(20))
+    for members in (large, empty):
+        with pytest.raises(UsageError, match="copy_out of /srv/data: with data/"):
+            handle_archive.extract(archive(*members), SOURCE, tmp_path / "copy", most=40_000)
+        with pytest.raises(UsageError, match="copy_in: with data/"):
+            list(handle_archive.entries_in(whole(*members), "x", 0, 0, 40_000))
+        assert list(handle_archive.entries_in(whole(*members), "x", 0, 0, 100_000))
+
+
+def test_an_archive_that_claims_holes_is_not_unpacked() -> None:
+    member = tarfile.TarInfo("copy")
+    # As `tar --sparse --format=posix` says of a file that is all hole.
+    member.pax_headers = {"GNU.sparse.size": str(1 << 40), "GNU.sparse.map": f"{1 << 40},0"}
+    tar = io.BytesIO(member.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
+    with pytest.raises(UsageError, match="copy is packed as a file with holes"):
+        list(handle_archive.entries_in(tar, "x", 0, 0))
+
+
+def test_what_is_unpacked_is_what_was_packed() -> None:
+    members = ("copy/", FOLDER, ""), ("copy/a", FILE, "content"), ("copy/b", HARD, "copy/a")
+    links = ("copy/c", LINK, "later"), ("copy/d", HARD, "copy/c"), ("copy/later", FILE, "more")
+    found = handle_archive.entries_in(whole(*members, *links), "x", 1, 2)
+    assert [(entry.name, entry.kind, entry.data) for entry in found] == [
+        ("x/", "directory", b""),
+        ("x/a", "file", b"content"),
+        ("x/b", "file", b"content"),
+        ("x/c", "link", b""),
+        ("x/later", "file", b"more"),
+    ]
 
 
 def test_a_broken_archive_is_an_error_of_ours(tmp_path: Path) -> None:
