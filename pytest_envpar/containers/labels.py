@@ -125,10 +125,21 @@ class Owner:
 
 
 def is_gone(owner: Owner) -> bool:
-    """Whether it is certain that the owner's project is not there any more."""
+    """Whether it is certain that the owner's project is not there any more.
+
+    Other users' projects are taken to be there: they may lie where only their user can look.
+    """
+    if owner.uid != os.getuid():
+        return False
     if owner.host != _host() or owner.pid_namespace != _pid_namespace() or "\\" in owner.project:
         return False  # another machine's paths, or one that was not written down as it is
-    return not os.path.lexists(owner.project)
+    try:
+        os.lstat(owner.project)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False  # not to be looked at: no permission, or a mount that does not answer
+    return False
 
 
 def is_dead(owner: Owner) -> bool:

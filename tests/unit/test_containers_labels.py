@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_envpar.containers.labels import KIND, RUN, STAGE, Owner, is_dead
+from pytest_envpar.containers.labels import KIND, RUN, STAGE, Owner, is_dead, is_gone
 
 
 @pytest.fixture
@@ -88,3 +89,26 @@ def test_what_cannot_be_known_is_alive(owner: Owner, foreign: dict[str, str]) ->
 
 def test_another_host_with_another_boot_is_alive(owner: Owner) -> None:
     assert not is_dead(dataclasses.replace(owner, host="elsewhere", boot="another"))
+
+
+def test_a_project_is_gone_once_its_folder_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert not is_gone(Owner.current(tmp_path))
+    assert is_gone(Owner.current(tmp_path / "none"))
+    assert is_gone(Owner.current(tmp_path / "file" / "none"))
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTCONN])
+def test_a_project_that_cannot_be_looked_at_is_not_gone(
+    owner: Owner, reason: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "lstat", fail)
+    assert not is_gone(owner)
+
+
+def test_another_users_project_is_not_gone(tmp_path: Path) -> None:
+    mine = Owner.current(tmp_path / "none")
+    assert not is_gone(dataclasses.replace(mine, uid=mine.uid + 1))
