@@ -11,14 +11,13 @@ from pytest_envpar.engine import parse
 from pytest_envpar.engine.api import Listed, LogLine
 from pytest_envpar.engine.calls import Calls, label_filter
 from pytest_envpar.engine.paths import at
-from pytest_envpar.engine.stream import Demultiplexer
+from pytest_envpar.engine.stream import MAX_LINE, Demultiplexer
 from pytest_envpar.engine.translate import translated
 from pytest_envpar.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-_MAX_LINE = 1 << 16
 _STAMP = re.compile(rb"\A\d{4}-\d\d-\d\dT\S+ ")
 
 
@@ -71,7 +70,7 @@ def log_lines(chunks: Iterable[bytes]) -> Iterator[LogLine]:
         for stream, data in pieces.feed(chunk):
             more = _STAMP.sub(b"", data, count=1) if rest[stream] else data
             *lines, rest[stream] = (rest[stream] + more).split(b"\n")
-            rest[stream] = rest[stream][:_MAX_LINE]
+            rest[stream] = rest[stream][:MAX_LINE]
             yield from map(_log_line, lines)
     yield from (_log_line(line) for line in rest.values() if line)
 

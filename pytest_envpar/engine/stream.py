@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _RECEIVE = 1 << 18
 _HEADER = struct.Struct(">BxxxL")
 _STDOUT, _STDERR = 1, 2
+MAX_LINE = 1 << 16
+"""In bytes: what is kept of a line of a log."""
 
 
 class SocketStream:
@@ -171,16 +173,20 @@ def demultiplexed(raw: bytes) -> bytes:
 
 
 def last_lines(chunks: Iterable[bytes], count: int) -> bytes:
-    """The last lines of a multiplexed answer that comes in pieces; only they are kept."""
+    """The last lines of a multiplexed answer that comes in pieces; only they are kept, the first 64 KiB of each."""
     pieces = Demultiplexer()
     kept: collections.deque[bytes] = collections.deque(maxlen=count)
-    rest = b""
+    rest = {_STDOUT: bytearray(), _STDERR: bytearray()}
     for chunk in chunks:
-        for _, data in pieces.feed(chunk):
-            *lines, rest = (rest + data).split(b"\n")
-            kept.extend(line + b"\n" for line in lines)
-    if rest:
-        kept.append(rest)
+        for stream, data in pieces.feed(chunk):
+            line = rest[stream]
+            *ends, begun = data.split(b"\n")
+            for end in ends:
+                line += end[: MAX_LINE - len(line)]
+                kept.append(bytes(line) + b"\n")
+                line.clear()
+            line += begun[: MAX_LINE - len(line)]
+    kept.extend(bytes(line) for line in rest.values() if line)
     return b"".join(kept)
 
 

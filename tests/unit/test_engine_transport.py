@@ -19,7 +19,7 @@ from pytest_envpar.engine import paths
 from pytest_envpar.engine.connection import Connection, Endpoint, HttpClient, TlsFiles
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.docker_networks import log_lines
-from pytest_envpar.engine.stream import SocketStream, demultiplexed, last_lines
+from pytest_envpar.engine.stream import MAX_LINE, SocketStream, demultiplexed, last_lines
 from pytest_envpar.engine.translate import AnswerError, GoneError, ProtocolError, Where, redacted, translate
 from pytest_envpar.errors import (
     ConflictError,
@@ -428,11 +428,30 @@ def test_a_complete_answer_is_demultiplexed() -> None:
 
 
 def test_the_last_lines_of_an_answer_in_pieces() -> None:
-    raw = frame(1, b"one\ntwo\n") + frame(1, b"thr") + frame(2, b"ee\n") + frame(1, b"no end")
+    raw = frame(1, b"one\ntwo\n") + frame(1, b"thr") + frame(1, b"ee\n") + frame(1, b"no end")
     pieces = [raw[at : at + 7] for at in range(0, len(raw), 7)]
     assert last_lines(pieces, 3) == b"two\nthree\nno end"
     assert last_lines(pieces, 9) == b"one\ntwo\nthree\nno end"
     assert last_lines(pieces, 1) == b"no end"
+
+
+def test_the_last_lines_of_two_streams_are_not_mixed() -> None:
+    raw = (
+        frame(1, b"half ")
+        + frame(2, b"other ")
+        + frame(1, b"a line\n")
+        + frame(2, b"one\n")
+        + frame(1, b"end")
+    )
+    assert last_lines([raw], 9) == b"half a line\nother one\nend"
+
+
+def test_no_more_than_a_part_is_kept_of_a_line_without_end() -> None:
+    long = [frame(1, b"x" * 16384) for _ in range(9)]
+    kept = b"x" * MAX_LINE
+    assert last_lines(long, 1) == kept
+    assert last_lines([*long, frame(1, b"y\nz\n")], 2) == kept + b"\nz\n"
+    assert last_lines([frame(2, b"x" * 9 * 16384 + b"\n")], 1) == kept + b"\n"
 
 
 def test_lines_of_a_log_that_were_written_in_pieces() -> None:
