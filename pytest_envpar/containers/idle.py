@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import filelock
 
+from pytest_envpar.containers import cachefolder
 from pytest_envpar.engine.api import ContainerSpec, Mount
 from pytest_envpar.images import tarstream
 
@@ -122,6 +123,9 @@ def ensure(
         image: Any image of the engine; a container of it is made, and never started, to fill the volume.
         labels: The volume's and that container's; of the kind ``cache``.
         cache_dir: Where is remembered that the volume is filled (host).
+
+    Raises:
+        UsageError: The cache folder cannot be used.
     """
     content = program(architecture)
     if content is None:
@@ -132,7 +136,7 @@ def ensure(
     place = hashlib.sha256((engine.info.id or engine.info.url).encode()).hexdigest()[:12]
     stamp = cache_dir / "idle" / f"{volume}-{place}"
     if not (stamp.exists() and engine.inspect_volume(volume) is not None):
-        stamp.parent.mkdir(parents=True, exist_ok=True)
+        cachefolder.make(stamp.parent)
         with filelock.FileLock(f"{stamp}.lock", timeout=_LOCK_S):
             if not (stamp.exists() and engine.inspect_volume(volume) is not None):
                 _fill(engine, volume, content, image, labels)

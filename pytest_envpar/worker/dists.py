@@ -105,6 +105,7 @@ def sources(
 
     Raises:
         StageError: Something has to be fetched and cannot be.
+        UsageError: The cache folder cannot be used.
     """
     found = {name: _host_sources(name) for name in choice.versions if name not in choice.fetched}
     if choice.fetched:
@@ -195,7 +196,9 @@ def _wheels(
     if missing:
         if progress is not None:
             progress(f"fetching {', '.join(missing)} for Python {python[0]}.{python[1]} with pip")
-        folder.mkdir(parents=True, exist_ok=True)
+        from pytest_envpar.containers import cachefolder
+
+        cachefolder.make(folder)
         _download(missing, python, folder)
         found = {name: _cached_wheel(folder, name, version) for name, version in pins.items()}
     wheels = {name: wheel for name, wheel in found.items() if wheel is not None}
