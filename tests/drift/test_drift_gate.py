@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -150,10 +151,9 @@ def test_presets_are_switched_off_by_the_configuration(suite: Project, images: d
     suite.envpar("diff", "dev", "qa").exits(1, "file     ~ /var/log/dpkg.log")
     suite.stages(table.format('"all"'), **images)
     done = suite.pytest("--env-drift").exits(1)
-    # What accounts for a finding is no noise, whatever the presets.
-    assert [line for line in done.out.splitlines() if line.startswith("  hidden: ")] == [
-        "  hidden: 7, package databases: what they record is compared"
-    ]
+    # What accounts for a finding is no noise, whatever the presets. Times count, too, and may be the same.
+    (hidden,) = [line for line in done.out.splitlines() if line.startswith("  hidden: ")]
+    assert re.fullmatch(r"  hidden: \d+, package databases: what they record is compared", hidden)
     suite.stages(table.format('"bytecod"'), **images)
     suite.pytest("--env-drift").exits(4, "no-presets[0]", 'did you mean "bytecode"?')
 
