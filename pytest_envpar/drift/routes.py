@@ -26,7 +26,7 @@ from pytest_envpar.drift.paired import MovedError
 from pytest_envpar.drift.produce import MemoryStore, Produced, Producer
 from pytest_envpar.drift.scanners import NoWayError
 from pytest_envpar.drift.stat_tables import Recorder, Table, TableError
-from pytest_envpar.errors import UsageError
+from pytest_envpar.errors import ConnectionLostError, EngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -189,6 +189,9 @@ class _Comparing:
                 raise self._closed(error) from error
             self._why.append(f"not by scanning both: {error.message}")
             return None
+        except EngineError as error:
+            self._gone_on(error, "not by scanning both")
+            return None
         return "scan", iter(listed)
 
     def _listed(self, *, fresh: bool) -> list[Change]:
@@ -244,6 +247,11 @@ class _Comparing:
             except NoWayError as error:
                 reasons.append(error.message)
                 self._why.append(f"not by {name}: {error.message}")
+            except EngineError as error:
+                if name != "scan":
+                    raise
+                reasons.append(error.message)
+                self._gone_on(error, "not by scan")
         raise UsageError(
             f"{side.name} cannot be looked at",
             detail=tuple(dict.fromkeys(reasons)),
@@ -274,6 +282,12 @@ class _Comparing:
             self._outside.note(path, reasons.get(path, "it could not be read"))
         for path, reason in reasons.items():
             self._outside.note(path, reason)
+
+    def _gone_on(self, error: EngineError, what: str) -> None:
+        """A scanner that began and then failed leaves other ways open, unless the engine is gone."""
+        if self._force is not None or isinstance(error, ConnectionLostError):
+            raise error
+        self._why.append(f"{what}: {error.message}")
 
     def _closed(self, error: Exception) -> UsageError:
         return UsageError(

@@ -11,7 +11,11 @@ import struct
 
 TYPE_CHECKING = False  # as in `typing`, which takes as long to import as some hundred files to look at
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
+    from queue import SimpleQueue
+    from threading import Thread
+    from typing import Any
 
 SPARSE_FROM = 1 << 30
 """From this size on, blocks of zeros do not count: a file of 2 TiB may be all holes."""
@@ -122,8 +126,53 @@ def _block(descriptor: int, size: int) -> bytes:
     return block
 
 
-def threads() -> ThreadPoolExecutor:
-    """Threads that read large files beside each other."""
-    from concurrent.futures import ThreadPoolExecutor
+class Threads:
+    """Threads that read large files beside each other: as many as can be started, in a container at the limit of its
+    processes none. Then everything is done at once, by whoever asks for it."""
 
-    return ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 1)))
+    def __init__(self) -> None:
+        from queue import SimpleQueue
+        from threading import Thread
+
+        self._jobs: SimpleQueue[Any] = SimpleQueue()
+        self._threads: list[Thread] = []
+        for _ in range(max(2, min(4, os.cpu_count() or 1))):
+            thread = Thread(target=self._work, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                break
+            self._threads.append(thread)
+
+    def submit(self, function: Callable[..., Any], *args: object) -> Future[Any]:
+        """Call it in one of the threads."""
+        from concurrent.futures import Future
+
+        future: Future[Any] = Future()
+        if self._threads:
+            self._jobs.put((future, function, args))
+        else:
+            _call(future, function, args)
+        return future
+
+    def map(self, function: Callable[[str], Any], given: Iterable[str]) -> list[Any]:
+        """What it gives for each, in their order."""
+        return [future.result() for future in [self.submit(function, each) for each in given]]
+
+    def close(self) -> None:
+        """Wait until everything is done."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        for job in iter(self._jobs.get, None):
+            _call(*job)
+
+
+def _call(future: Future[Any], function: Callable[..., Any], args: tuple[object, ...]) -> None:
+    try:
+        future.set_result(function(*args))
+    except Exception as error:  # noqa: BLE001 - for whoever asks for the result
+        future.set_exception(error)

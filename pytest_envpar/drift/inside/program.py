@@ -30,7 +30,7 @@ from pytest_envpar.drift.inside.scan import Scan
 
 TYPE_CHECKING = False  # as in `typing`, which takes as long to import as some hundred files to look at
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
 _FRAME = 1 << 20
@@ -108,7 +108,15 @@ class Answerer:
         self._send(b"E", [])
 
     def _look(self, paths: Sequence[str]) -> None:
-        found = map(self._detail, paths) if len(paths) < _FEW else digests.threads().map(self._detail, paths)
+        found: Iterator[tuple[str, str, str]]
+        if len(paths) < _FEW:
+            found = map(self._detail, paths)
+        else:
+            threads = digests.Threads()
+            try:
+                found = iter(threads.map(self._detail, paths))
+            finally:
+                threads.close()
         for path, (digest, xattrs, reason) in zip(paths, found):
             self._send(b"P", [path, digest, xattrs, reason])
         self._send(b"E", [])

@@ -22,7 +22,7 @@ from pytest_envpar.drift.inside import digests, files
 TYPE_CHECKING = False  # as in `typing`, which takes as long to import as some hundred files to look at
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
     from typing import Any
 
     Row = list[Any]
@@ -77,7 +77,7 @@ class Scan:
         self._seen: dict[tuple[int, int], tuple[str, Source]] = {}
         self._device = 0
         self._pending: deque[tuple[Row, Source | None]] = deque()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: digests.Threads | None = None
         # There are few of them, and each is the same text again.
         self._kinds: dict[int, str] = {}
         self._owners: dict[tuple[int, int], str] = {}
@@ -118,7 +118,7 @@ class Scan:
             for folder, _, _ in stack:
                 os.close(folder)
             if self._pool is not None:
-                self._pool.shutdown(wait=True)
+                self._pool.close()
 
     def single(self, path: str) -> Row | None:
         """The row of one path alone."""
@@ -141,7 +141,7 @@ class Scan:
         finally:
             os.close(folder)
             if self._pool is not None:
-                self._pool.shutdown(wait=True)
+                self._pool.close()
 
     def _names(self, folder: int, path: str) -> Names:
         try:
@@ -270,7 +270,7 @@ class Scan:
                     row[6] = files.packed(files.attributes(descriptor, names))
                 if opened.st_size > digests.SMALL:
                     if self._pool is None:
-                        self._pool = digests.threads()
+                        self._pool = digests.Threads()
                     kept, descriptor = descriptor, -1
                     self._fill(row, opened)
                     return self._pool.submit(digests.large, kept, opened)

@@ -1,0 +1,140 @@
+"""The scanner where it can hardly run, and comparisons that go on without it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from pytest_envpar.drift.inside import digests, program, scan
+from pytest_envpar.drift.routes import compare_sides
+from pytest_envpar.drift.sides import Side
+from pytest_envpar.engine.api import RunConfig
+from pytest_envpar.errors import ConnectionLostError, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_envpar.engine.api import Engine
+
+
+def frame(letter: bytes, data: bytes = b"") -> bytes:
+    return letter + struct.pack(">I", len(data)) + data
+
+
+@pytest.fixture(params=[0, 1, 99])
+def few_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, start = [request.param], threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+
+
+@pytest.mark.usefixtures("few_threads")
+def test_without_threads_everything_is_read_all_the_same(tmp_path: Path) -> None:
+    paths = [f"/{number:02}" for number in range(60)]
+    for path in paths:
+        (tmp_path / path[1:]).write_bytes(b"x" * (digests.SMALL + 1))
+    (row,) = {row[4] for row in scan.Scan(str(tmp_path)) if row[0] != "/"}
+    asked = "".join(f"{path}\0" for path in paths).encode()
+    out = io.BytesIO()
+    program.Answerer(str(tmp_path), "/proc/self", io.BytesIO(frame(b"D", asked)), out).answer()
+    for path in paths:
+        assert frame(b"P", f"{path}\0{row}\0\0\0".encode()) in out.getvalue()
+    assert out.getvalue().endswith(frame(b"E"))
+
+
+def test_what_fails_in_a_thread_is_told_to_whoever_asks() -> None:
+    threads = digests.Threads()
+    future = threads.submit(int, "x")
+    threads.close()
+    with pytest.raises(ValueError, match="invalid literal"):
+        future.result()
+
+
+class Failing:
+    """An engine with two images, in which scanners begin and then fail.
+
+    Args:
+        lost: Whether the engine is gone with them.
+    """
+
+    def __init__(self, *, lost: bool = False) -> None:
+        self.info = SimpleNamespace(kind="docker", id="x", rootless=False)
+        self._lost = lost
+        self._made: list[str] = []
+
+    def image_folders(self, _: str) -> None:
+        return None
+
+    def create_container(self, spec: Any) -> str:
+        self._made.append(spec.image)
+        return str(spec.image)
+
+    def attach(self, _: str) -> Any:
+        return Said(self._lost)
+
+    def start(self, _: str) -> None:
+        pass
+
+    def remove_container(self, _: str) -> None:
+        pass
+
+    def export(self, container: str) -> Iterator[bytes]:
+        raw = io.BytesIO()
+        with tarfile.open(fileobj=raw, mode="w") as made:
+            made.addfile(tarfile.TarInfo(f"only-in-{container}"))
+        yield raw.getvalue()
+
+
+class Said:
+    def __init__(self, lost: bool) -> None:
+        self._lost = lost
+        self._pieces = iter([frame(b"H", b"\0"), frame(b"X", b"RuntimeError\0can't start new thread\0")])
+
+    def read(self, _: float) -> tuple[int, bytes]:
+        piece = next(self._pieces, b"")
+        if self._lost and piece[:1] == b"X":
+            raise ConnectionLostError("the engine is gone")
+        return (1, piece) if piece else (0, b"")
+
+    def write(self, _: bytes) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def sides(engine: Failing) -> tuple[Side, Side]:
+    one, two = (
+        Side(name, RunConfig(), name, (f"sha256:{name}",), cast("Engine", engine)) for name in ("a", "b")
+    )
+    return one, two
+
+
+def test_a_scanner_that_fails_leaves_the_next_way_open() -> None:
+    found = compare_sides(*sides(Failing()), labels={"x": "y"})
+    assert found.route == "export"
+    assert [change.path for change in found.changes] == ["/only-in-a", "/only-in-b"]
+    assert any("not by scanning both" in why and "can't start new thread" in why for why in found.why)
+
+
+def test_a_scanner_that_was_asked_for_has_to_work() -> None:
+    with pytest.raises(EngineError, match="can't start new thread"):
+        compare_sides(*sides(Failing()), force="scan", labels={"x": "y"})
+
+
+def test_without_the_engine_there_is_no_other_way() -> None:
+    with pytest.raises(ConnectionLostError):
+        compare_sides(*sides(Failing(lost=True)), labels={"x": "y"})
