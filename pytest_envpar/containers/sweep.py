@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, RUN, STAGE, WARM, Owner, is_dead, is_gone
 from pytest_envpar.containers.lifecycle import KEPT, run_name
-from pytest_envpar.containers.warm import PARKED, user_of
+from pytest_envpar.containers.warm import PARKED, user_of, volumes
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 from pytest_envpar.images.tags import COPIES
 
@@ -191,9 +191,14 @@ def _remove(
     failed: list[tuple[OurObject, str]] = []
     found = [ours for ours in list_ours(engine) if wanted(ours)]
     begins(found)
+    in_use: set[str] = set()
     for ours in found:
+        if ours.type == "volume" and ours.name in in_use:
+            continue
         refusal = _refusal(engine, ours)
-        if refusal is None:
+        if refusal is None and _is_warm(ours) and (used := _claimed(engine, ours)):
+            in_use.update(used)
+        elif refusal is None:
             removed.append(ours)
         else:
             failed.append((ours, refusal))
@@ -214,8 +219,26 @@ def _refusal(engine: Engine, ours: OurObject) -> str | None:
     return None
 
 
+def _is_warm(ours: OurObject) -> bool:
+    return ours.type == "container" and ours.kind == "warm"
+
+
+def _claimed(engine: Engine, warm: OurObject) -> list[str]:
+    """The volumes of a container that is not called so any more, as a run has claimed it; none if it is gone."""
+    try:
+        info = engine.inspect_container(warm.id)
+    except ConnectionLostError:
+        raise
+    except EngineError:
+        return []
+    return volumes(info.labels[WARM]) if info.name != warm.name else []
+
+
 def _remove_one(engine: Engine, ours: OurObject) -> None:
-    if ours.type == "container":
+    if _is_warm(ours):
+        # Whoever claims it gives it another name: by this one it is removed only as long as nobody has.
+        engine.remove_container(ours.name)
+    elif ours.type == "container":
         engine.remove_container(ours.id)
     elif ours.type == "volume":
         engine.remove_volume(ours.name)

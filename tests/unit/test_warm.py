@@ -11,6 +11,7 @@ import pytest
 
 from pytest_envpar.containers import warm
 from pytest_envpar.containers.labels import WARM, Owner
+from pytest_envpar.containers.sweep import prune, sweep
 from pytest_envpar.engine.api import Listed
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 from pytest_envpar.session.reuse import Reuse
@@ -173,3 +174,58 @@ def test_neither_is_there_while_another_run_holds_the_lock(
     assert first.startswith("stage qa: no warm container: ")
     assert second.startswith("stage qa: no warm container for the next run: ")
     assert "lock" in first
+
+
+# --- removed by others -----------------------------------------------------------------------------------------
+
+
+class _Shared:
+    """Has one container that waits, with a volume; a run claims it right after it was listed, if asked."""
+
+    def __init__(self, owner: Owner, claimed: bool) -> None:
+        labels = {**owner.labels("run", "qa"), WARM: "base"}
+        self.container: Listed | None = Listed("c1", warm.parked_name(owner, "qa", KEY), labels, "running")
+        self.volume = Listed("base-work", "base-work", labels)
+        self.claimed = claimed
+        self.removed: list[str] = []
+
+    def list_containers(self, _: object) -> list[Listed]:
+        assert self.container is not None
+        listed = [self.container]
+        if self.claimed:
+            self.container = dataclasses.replace(self.container, name="envpar-taken-1-2-0123456789ab")
+        return listed
+
+    def list_volumes(self, _: object) -> list[Listed]:
+        return [self.volume]
+
+    def list_networks(self, _: object) -> list[Listed]:
+        return []
+
+    list_images = list_tagged = list_networks
+
+    def inspect_container(self, name: str) -> Listed:
+        if self.container is None or name not in (self.container.id, self.container.name):
+            raise NotFoundError("No such container")
+        return self.container
+
+    def remove_container(self, name: str) -> None:
+        with contextlib.suppress(NotFoundError):
+            self.inspect_container(name)
+            self.container = None
+            self.removed.append("container")
+
+    def remove_volume(self, _: str) -> None:
+        self.removed.append("volume")
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["prune", "sweep"])
+@pytest.mark.parametrize("claimed", [True, False])
+def test_one_that_a_run_has_claimed_meanwhile_is_left_alone(
+    tmp_path: Path, claimed: bool, gone: bool
+) -> None:
+    engine: Any = _Shared(Owner.current(tmp_path / "none" if gone else tmp_path), claimed)
+    swept = sweep(engine) if gone else prune(engine, cache=True)
+    assert engine.removed == ([] if claimed else ["container", "volume"])
+    assert [each.type for each in swept.removed] == engine.removed
+    assert swept.failed == ()
