@@ -23,7 +23,7 @@ from pytest_envpar.drift.records import (
     RecordError,
     order,
 )
-from pytest_envpar.drift.remote import parsed
+from pytest_envpar.drift.remote import ROW, parsed
 from pytest_envpar.errors import EngineError, EnvparError
 
 if TYPE_CHECKING:
@@ -129,9 +129,7 @@ class _Reading:
             self.ended = True
             return
         rows = list(parsed(frame, "a container"))
-        self._count += len(rows)
-        if self._count > MAX_ENTRIES:
-            raise too_many(MAX_ENTRIES)
+        self._add(len(rows))
         for row in rows:
             _check(self._checker, row[:8])
             if row[HARDLINK]:
@@ -141,6 +139,16 @@ class _Reading:
         rows.reverse()
         self.rows = rows
 
+    def skip(self, frame: Frame) -> None:
+        """Count the rows of a frame that are not taken."""
+        self._add(frame[1].count(b"\0") // ROW)
+
+    def _add(self, count: int) -> None:
+        # A frame without rows counts as well: there may be many.
+        self._count += max(1, count)
+        if self._count > MAX_ENTRIES:
+            raise too_many(MAX_ENTRIES)
+
 
 def _suspects(one: _Reading, two: _Reading) -> Iterator[_Pair]:
     """The paths at which the sides may differ."""
@@ -149,6 +157,7 @@ def _suspects(one: _Reading, two: _Reading) -> Iterator[_Pair]:
             left, right = one.frame(), two.frame()
             # Of files with several names those that are the same on both sides have to be counted, too.
             while left is not None and left == right and left[0] == b"R":
+                one.skip(left)
                 left, right = one.frame(), two.frame()
             if left is None and right is None:
                 return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from pytest_envpar.drift import inside
 from pytest_envpar.drift.inside import digests, files, program, scan
-from pytest_envpar.drift.manifest import MAX_ENTRIES, too_many
+from pytest_envpar.drift.manifest import MAX_ENTRIES, MAX_LINKS, too_many
 from pytest_envpar.drift.model import NotCompared
 from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError
 
@@ -34,6 +34,10 @@ ROW = 9
 """Fields of a row."""
 _DETAIL = 4
 _MAX_FRAME = 1 << 26
+_MAX_FIELDS = 2 * MAX_LINKS
+"""In one frame: those of rows end long before, and all notes are in one."""
+_MAX_TOLD = 1 << 30
+"""Bytes of everything but rows."""
 _IDLE_S = 300.0
 """The longest silence: a large file is read without a word."""
 _START_S = 60.0
@@ -110,6 +114,7 @@ class Scanner:
         self._data = bytearray()
         self._errors = bytearray()
         self._greeted = False
+        self._told_bytes = 0
         self.mounts: dict[str, str] = {}
         """Where something is mounted, and its file system: known once the first row has come."""
         self.notes: list[NotCompared] = []
@@ -149,16 +154,21 @@ class Scanner:
     def details(self, paths: Sequence[str]) -> dict[str, Detail]:
         """See :class:`Listing`."""
         found: dict[str, Detail] = {}
+        open_paths = set(paths)
         self._ask(b"D", paths)
         for letter, data in self._answer():
             fields = self._checked(letter, data, b"P", _DETAIL)
             for path, digest, xattrs, reason in zip(
                 *(fields[at::_DETAIL] for at in range(_DETAIL)), strict=True
             ):
+                if path not in open_paths:
+                    raise self._broken()
+                open_paths.remove(path)
                 if reason:
                     self.notes.append(NotCompared(path, reason[:200]))
                 else:
                     found[path] = Detail(digest, xattrs)
+            self._bound()
         return found
 
     def parsed(self, frame: Frame) -> Iterator[Row]:
@@ -178,6 +188,12 @@ class Scanner:
                     NotCompared(path, reason[:200])
                     for path, reason in zip(fields[::2], fields[1::2], strict=True)
                 ]
+            self._bound()
+
+    def _bound(self) -> None:
+        """EngineError if there is more of what is held here than there can be."""
+        if len(self.notes) > MAX_LINKS or len(self.mounts) > MAX_LINKS:
+            raise EngineError(f"{self._what}: more than {MAX_LINKS} paths are mounted or cannot be read")
 
     def _ask(self, letter: bytes, fields: Sequence[str]) -> None:
         """Send a request; the answer has to be read before the next one."""
@@ -230,6 +246,9 @@ class Scanner:
         return taken
 
     def _checked(self, letter: bytes, data: bytes, wanted: bytes, width: int) -> list[str]:
+        self._told_bytes += len(data)
+        if self._told_bytes > _MAX_TOLD:
+            raise EngineError(f"{self._what}: the scanner says too much")
         fields = _fields(data, self._what)
         if letter != wanted or len(fields) % width:
             raise self._broken()
@@ -251,6 +270,8 @@ def parsed(frame: Frame, what: str) -> Iterator[Row]:
 
 
 def _fields(data: bytes, what: str) -> list[str]:
+    if data.count(b"\0") > _MAX_FIELDS:
+        raise EngineError(f"{what}: the scanner says too much at once")
     fields = data.decode("utf-8", "surrogateescape").split("\0")
     if fields.pop():
         raise EngineError(f"{what}: the scanner's answer is cut off")

@@ -56,6 +56,7 @@ class Recorder:
         self._packer = zlib.compressobj(1)
         self._pieces = [_MAGIC]
         self._whole = False
+        self._size = 0
         self.changed = True
         """Whether it is worth being kept (again)."""
 
@@ -75,8 +76,8 @@ class Recorder:
         return found
 
     def table(self) -> bytes | None:
-        """What was said; None if it was not all, or if some of it could not be read. To be asked once."""
-        if not self._whole or self._scanner.notes:
+        """What was said; None if not all was, if it is too large or some could not be read. To be asked once."""
+        if not self._whole or self._size > _MAX_RAW or self._scanner.notes:
             return None
         return b"".join([*self._pieces, self._packer.flush()])
 
@@ -88,7 +89,13 @@ class Recorder:
 
     def _add(self, *frames: Frame) -> None:
         for letter, data in frames:
-            self._pieces.append(self._packer.compress(letter + struct.pack("<I", len(data)) + data))
+            self._size += 5 + len(data)
+            if self._size > _MAX_RAW:
+                self._pieces.clear()  # it could not be read again
+                return
+            piece = self._packer.compress(letter + struct.pack("<I", len(data)) + data)
+            if piece:
+                self._pieces.append(piece)
 
 
 class Table:

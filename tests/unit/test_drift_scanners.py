@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from pytest_envpar.drift import paired, remote, stat_tables
 from pytest_envpar.drift.inside import digests, program, scan
+from pytest_envpar.drift.manifest import ManifestError
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import Side
 from pytest_envpar.engine.api import RunConfig
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.api import Engine, Stream
 
 
 def frame(letter: bytes, data: bytes = b"") -> bytes:
@@ -98,10 +100,13 @@ class Failing:
         yield raw.getvalue()
 
 
+BROKEN = frame(b"X", b"RuntimeError\0can't start new thread\0")
+
+
 class Said:
-    def __init__(self, lost: bool) -> None:
+    def __init__(self, lost: bool, *frames: bytes) -> None:
         self._lost = lost
-        self._pieces = iter([frame(b"H", b"\0"), frame(b"X", b"RuntimeError\0can't start new thread\0")])
+        self._pieces = iter([frame(b"H", b"\0"), *(frames or [BROKEN])])
 
     def read(self, _: float) -> tuple[int, bytes]:
         piece = next(self._pieces, b"")
@@ -138,3 +143,62 @@ def test_a_scanner_that_was_asked_for_has_to_work() -> None:
 def test_without_the_engine_there_is_no_other_way() -> None:
     with pytest.raises(ConnectionLostError):
         compare_sides(*sides(Failing(lost=True)), labels={"x": "y"})
+
+
+def scanner(*frames: bytes) -> remote.Scanner:
+    return remote.Scanner(cast("Stream", Said(False, *frames)), "container x")
+
+
+def numbered(letter: bytes, start: int = 0) -> bytes:
+    return frame(letter, "".join(f"/{start + number}\0no\0" for number in range(10)).encode())
+
+
+@pytest.mark.parametrize("letter", [b"N", b"M"])
+def test_what_is_mounted_or_not_read_is_bounded(letter: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MAX_LINKS", 15)
+    assert list(scanner(numbered(letter), frame(b"E")).frames(())) == []
+    with pytest.raises(EngineError, match="more than 15 paths"):
+        list(scanner(numbered(letter), numbered(letter, 10), frame(b"E")).frames(()))
+    monkeypatch.setattr(remote, "_MAX_TOLD", 60)
+    with pytest.raises(EngineError, match="says too much"):
+        list(scanner(numbered(letter), numbered(letter), frame(b"E")).frames(()))
+    monkeypatch.setattr(remote, "_MAX_FIELDS", 19)
+    with pytest.raises(EngineError, match="too much at once"):
+        list(scanner(numbered(letter), frame(b"E")).frames(()))
+
+
+def test_only_what_was_asked_is_answered() -> None:
+    one, other = (frame(b"P", f"/{name}\0\0\0\0".encode()) for name in "ab")
+    assert list(scanner(one, frame(b"E")).details(["/a", "/c"])) == ["/a"]
+    for frames in ([one, other], [one, one]):
+        with pytest.raises(EngineError, match="answer is broken"):
+            scanner(*frames, frame(b"E")).details(["/a", "/c"])
+
+
+@pytest.mark.parametrize("data", [b"", b"/a\0f644\0000:0\0000\0\0\0\0000\0001:1\0"])
+def test_rows_that_are_passed_over_count(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paired, "MAX_ENTRIES", 15)
+    for count in (15, 16):
+        frames = [frame(b"R", data)] * count + [frame(b"E")]
+        compared = paired.compare_listings(
+            scanner(*frames),
+            scanner(*frames),
+            skip=((), ()),
+            outside=lambda: lambda _: False,
+            mtime=False,
+            note=lambda *_: None,
+        )
+        if count == 15:
+            assert list(compared) == []
+        else:
+            with pytest.raises(ManifestError, match="more than 15"):
+                list(compared)
+
+
+def test_what_is_too_large_to_be_read_again_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [frame(b"R", b"x" * 95)] * 3 + [frame(b"E")]
+    for most in (300, 299):
+        monkeypatch.setattr(stat_tables, "_MAX_RAW", most)
+        recorder = stat_tables.Recorder(scanner(*frames))
+        assert len(list(recorder.frames(()))) == 3
+        assert (recorder.table() is not None) == (most == 300)
