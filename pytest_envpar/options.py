@@ -328,9 +328,14 @@ def refuse_debugging(option: Any, stages: Sequence[str]) -> None:
             )
 
 
+def lists(option: Any) -> bool:
+    """Whether the run only lists what the inside knows of fixtures or markers."""
+    return any(getattr(option, name, False) for name in ("showfixtures", "show_fixtures_per_test", "markers"))
+
+
 def distributes(option: Any) -> bool:
     """Whether pytest-xdist will spread the tests over processes."""
-    if getattr(option, "collectonly", False):
+    if getattr(option, "collectonly", False) or lists(option):
         return False
     spread = getattr(option, "dist", "no") != "no" or getattr(option, "distload", False)
     processes = getattr(option, "numprocesses", None)

@@ -212,8 +212,7 @@ class Boot:
     @property
     def relays(self) -> bool:
         """Whether the run only lists what the inside knows: then the inside prints all of it."""
-        asked = self._config.option
-        return any(getattr(asked, name, False) for name in ("showfixtures", "show_fixtures_per_test"))
+        return options.lists(self._config.option)
 
 
 def _beside(scratch: str) -> PurePosixPath:

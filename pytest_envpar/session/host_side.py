@@ -90,7 +90,8 @@ def _enter(
         if options.conftest_declares_env(folders) is not None or not options.register_short(parser):
             return None
         known = parser.parse_known_args(args, namespace=copy.copy(config.option))
-    if any(getattr(known, name, False) for name in options.PASSIVE):
+    # Markers are the project's own: its conftest and the plugins inside declare them.
+    if any(getattr(known, name, False) for name in options.PASSIVE if name != "markers"):
         return None
     given = config.pluginmanager.get_plugin("envpar-tolerant")
     verbatim = given.args if given is not None else [str(arg) for arg in config.invocation_params.args]

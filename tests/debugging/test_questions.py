@@ -31,7 +31,6 @@ SUITE = """
         pytest.param(("--setup-plan",), marks=pytest.mark.slow),
         pytest.param(("--setup-only",), marks=pytest.mark.slow),
         pytest.param(("--collect-only",), marks=pytest.mark.slow),
-        pytest.param(("--markers",), marks=pytest.mark.slow),
         pytest.param(("--version",), marks=pytest.mark.slow),
     ],
     ids=" ".join,
@@ -41,3 +40,21 @@ def test_as_locally(project: Project, options: tuple[str, ...]) -> None:
     local = project.with_input(None, *options, stage=None)
     inside = project.with_input(None, *options)
     assert (inside[0], same(inside[1])) == (local[0], same(local[1])), "\n".join((inside[1], local[1]))
+
+
+def test_markers_are_those_of_the_inside(project: Project) -> None:
+    """The host imports no conftest, which here can be imported inside alone."""
+    project.write(
+        "conftest.py",
+        """
+        import os
+        assert os.path.isdir("/.envpar"), "not inside"
+        def pytest_configure(config):
+            config.addinivalue_line("markers", "mine(x): a marker of the project")
+        """,
+    )
+    project.write("test_it.py", SUITE)
+    for more in ((), ("-n2",)):
+        status, output = project.with_input(None, "--markers", *more)
+        assert status == 0, output
+        assert "@pytest.mark.mine(x): a marker of the project" in output
