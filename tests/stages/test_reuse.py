@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -201,9 +202,12 @@ def test_what_a_killed_run_had_claimed_is_never_used_again(warm: Project) -> Non
     (taken,) = [each for each in ours(warm) if each.id == container.id]
     assert taken.state == "dead"
     sweep(warm.engine)
-    left = ours(warm)
-    assert container.id not in {each.id for each in left}
-    assert {each.state for each in left if each.kind == "warm"} <= {"cache"}
+    assert container.id not in {each.id for each in ours(warm)}
+    # What the engine was just making for the killed run may appear after a sweep; the next one takes it.
+    deadline = time.monotonic() + 60
+    while {each.state for each in ours(warm) if each.kind == "warm"} - {"cache"}:
+        assert time.monotonic() < deadline, ours(warm)
+        sweep(warm.engine)
 
 
 @pytest.mark.slow
