@@ -13,13 +13,13 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
-import filelock
-
 from pytest_envpar.containers.labels import PROJECT, STAGE, USER, WARM, Owner
 from pytest_envpar.images.tags import slug
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import filelock
 
     from pytest_envpar.engine.api import Engine, Listed
 
@@ -123,6 +123,8 @@ def _has(warm: Listed, key: str) -> bool:
 
 
 def _lock(engine: Engine, owner: Owner, stage: str, folder: Path) -> filelock.BaseFileLock:
+    import filelock
+
     folder.mkdir(parents=True, exist_ok=True)
     place = "\0".join((engine.info.id or engine.info.url, owner.project, stage, str(owner.uid)))
     name = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]

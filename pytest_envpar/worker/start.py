@@ -14,7 +14,7 @@ from pytest_envpar.containers.lifecycle import RunningContainer, start_container
 from pytest_envpar.containers.source import SourcePlan, plan_source
 from pytest_envpar.errors import EngineError, NotFoundError
 from pytest_envpar.images.locking import Locked, Mode, resolve_stage
-from pytest_envpar.worker import bytecode, tracer
+from pytest_envpar.worker import bytecode
 from pytest_envpar.worker.agent import wire
 from pytest_envpar.worker.client import Client, Gone
 from pytest_envpar.worker.paths import PathMap
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_envpar.drift.produce import Store
     from pytest_envpar.engine.api import ContainerInfo, Engine, Mount, Progress
     from pytest_envpar.images.pinned import PinnedImage
+    from pytest_envpar.worker.tracer import Tracer
 
 SCRATCH = "/.envpar/tmp"
 """A tmpfs of ours inside: pytest's cache directory, and what coverage.py writes."""
@@ -64,7 +65,7 @@ class Ground:
     owner: Owner
     locked: Locked
     bytecode: Mount | None = None
-    tracer: tracer.Tracer | None = None
+    tracer: Tracer | None = None
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
@@ -223,6 +224,8 @@ def prepare(
     kept = bytecode.mount(engine, image.info, found, plan, owner, cache_dir)
     measured = None
     if settings.coverage:
+        from pytest_envpar.worker import tracer
+
         measured = tracer.ensure(engine, image.info, found, stage, owner, cache_dir, progress)
     return Ground(engine, stage, image, found, payload, plan, owner, locked, kept, measured)
 

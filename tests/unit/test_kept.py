@@ -51,7 +51,7 @@ def test_podman() -> None:
 def test_each_container_of_a_stage_is_entered_where_the_suite_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "lines", lambda *_, workdir, **__: [f"enter {workdir}"])
     keeping = StageKeeping("always", {}, Path("/home/ada/shop/tests"))
-    for inside in ("/home/ada/shop", "/work"):  # the second one on another engine, where it is copied
+    for inside in ("/home/ada/shop", "/src"):  # the second one on another engine, where it is copied
         site: Any = SimpleNamespace(
             container=SimpleNamespace(name="c1"),
             ground=SimpleNamespace(probe=SimpleNamespace(python=None)),
@@ -60,4 +60,4 @@ def test_each_container_of_a_stage_is_entered_where_the_suite_ran(monkeypatch: p
         )
         assert keeping.take(site)
     entries = [line for line in keeping.lines() if "enter" in line]
-    assert entries == ["  enter /home/ada/shop/tests", "  enter /work/tests"]
+    assert entries == ["  enter /home/ada/shop/tests", "  enter /src/tests"]
