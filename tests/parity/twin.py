@@ -64,6 +64,7 @@ class Twin:
         local: The Python of the local run; the host's pytest serves both.
         environ: Additional variables for both.
         path: Folders of the project for ``PYTHONPATH`` of the local run; the stage has its own ``env``.
+        limit_s: How long a run may take.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class Twin:
     stage: str = "dev"
     environ: Mapping[str, str] = dataclasses.field(default_factory=dict)
     path: tuple[str, ...] = ()
+    limit_s: float = LIMIT_S
 
     @classmethod
     def of(cls, folder: Path, write: Callable[[Path], object], **more: Any) -> Twin:
@@ -92,7 +94,9 @@ class Twin:
             shutil.rmtree(side / ".pytest_cache", ignore_errors=True)
             (side / "result.xml").unlink(missing_ok=True)
 
-    def run(self, *arguments: str, cwd: str = ".", by: str = "option") -> tuple[Ended, Ended]:
+    def run(
+        self, *arguments: str, cwd: str = ".", by: str = "option", stage_only: Sequence[str] = ()
+    ) -> tuple[Ended, Ended]:
         """Run both at once and return how they ended, in terms that are the same for both.
 
         Args:
@@ -100,6 +104,7 @@ class Twin:
             cwd: The working directory, relative to the project.
             by: How the stage is named: ``option``, ``addopts`` (in the environment), or ``none``, which compares a
                 run without the plugin to one with it.
+            stage_only: More arguments, for the stage run alone.
         """
         started = []
         for side, python, ours in zip(self.sides, (self.local, sys.executable), (False, True), strict=True):
@@ -112,6 +117,7 @@ class Twin:
                 environ["PYTEST_ADDOPTS"] = f"--env={self.stage}"
             # In CI a stage has to be locked; no project here is.
             command += ["--env-update"] if ours and by != "none" and self.environ.get("CI") else []
+            command += stage_only if ours else ()
             command += [argument.replace("{root}", str(side)) for argument in arguments]
             started.append(
                 subprocess.Popen(
@@ -126,7 +132,7 @@ class Twin:
         ended = []
         for side, process in zip(self.sides, started, strict=True):
             try:
-                out, err = process.communicate(timeout=LIMIT_S)
+                out, err = process.communicate(timeout=self.limit_s)
             except subprocess.TimeoutExpired:
                 for other in started:
                     other.kill()
