@@ -85,7 +85,7 @@ class SecondDocker:
         self.folder = folder
         self._name = f"envpar{os.getpid()}"
         third = os.getpid() % 250
-        self._near, self.address = f"10.213.{third}.1", f"10.213.{third}.2"
+        self.near, self.address = f"10.213.{third}.1", f"10.213.{third}.2"
         self.url = f"tcp://{self.address}:2376"
         self.certs = folder / "certs" / self.address
         self._log = folder / "dockerd.log"
@@ -98,7 +98,7 @@ class SecondDocker:
         for command in (
             ["netns", "add", self._name],
             ["link", "add", veth, "type", "veth", "peer", "name", "far0", "netns", self._name],
-            ["addr", "add", f"{self._near}/30", "dev", veth],
+            ["addr", "add", f"{self.near}/30", "dev", veth],
             ["link", "set", veth, "up"],
             ["-n", self._name, "addr", "add", f"{self.address}/30", "dev", "far0"],
             ["-n", self._name, "link", "set", "far0", "up"],

@@ -1,0 +1,154 @@
+"""A pool of engines and a real registry: each engine pulls what it can reach, and the rest is brought to it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import docker as sdk
+import pytest
+
+pytest.importorskip("xdist")
+
+TESTS = Path(__file__).resolve().parents[1]
+HELPERS = [str(TESTS / "registry"), str(TESTS.parent / "fixtures")]
+sys.path[:0] = HELPERS
+
+from provision import SetupError  # noqa: E402
+from provision import registry as provided  # noqa: E402
+from provision.machine import Machine  # noqa: E402
+from servers import serving  # noqa: E402
+
+del sys.path[: len(HELPERS)]
+
+from conftest import IMAGES, SOCKET, Project, missing  # noqa: E402
+
+from pytest_envpar.errors import EngineError  # noqa: E402
+from pytest_envpar.images.tags import COPIES  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_envpar.engine.api import Engine
+
+# What a registry and two daemons have to pack and unpack takes its time.
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+SUITE = """
+    import pytest
+    @pytest.mark.parametrize("n", range(6))
+    def test_n(n): assert open(__file__)
+"""
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    """The registry program."""
+    try:
+        return provided.ensure(Machine.this(say=lambda _: None))
+    except SetupError as error:
+        missing("\n".join(error.lines()))
+        raise
+
+
+class Pushed:
+    """An image that only a registry has, which engines know as ``reference`` when they have pulled it."""
+
+    def __init__(self, project: Project, host: str) -> None:
+        self.name = f"{host}/pool/{secrets.token_hex(6)}"
+        self.reference = f"{self.name}:1"
+        self._project = project
+        client = sdk.DockerClient(f"unix://{SOCKET}")
+        with contextlib.closing(client):
+            # An image id of its own, so that no engine has it from another test.
+            recipe = io.BytesIO(f"FROM {IMAGES['qa']}\nLABEL pool={self.name}\n".encode())
+            image, _ = client.images.build(fileobj=recipe, tag=self.reference, rm=True)
+            told = client.images.push(self.reference, stream=True, decode=True)
+            self.digest = next(line["aux"]["Digest"] for line in told if "aux" in line)
+            self.id = str(image.id)
+        project.near.remove_image(self.reference, force=True)
+        assert project.near.inspect_image(self.id) is None
+
+    def on(self, engine: Engine) -> bool:
+        """Whether an engine of the project has pulled it by its digest."""
+        found = engine.inspect_image(f"{self.name}@{self.digest}")
+        return found is not None and found.id == self.id
+
+    def remove(self) -> None:
+        with contextlib.closing(self._project.second.connect()) as far:
+            for engine in (self._project.near, far):
+                with contextlib.suppress(EngineError):
+                    engine.remove_image(self.id, force=True)
+                assert engine.inspect_image(self.id) is None
+
+
+@pytest.fixture
+def near_by(project: Project, program: Path, tmp_path: Path) -> Iterator[Pushed]:
+    """An image of a registry that both engines reach."""
+    address = project.second.near
+    with serving(program, tmp_path / "registry", address=address, tls=True) as registry:
+        assert registry.cafile is not None
+        # Both daemons read the same folder.
+        trusted = Path("/etc/docker/certs.d", registry.host)
+        trusted.mkdir(parents=True)
+        try:
+            shutil.copy(registry.cafile, trusted / "ca.crt")
+            pushed = Pushed(project, registry.host)
+            yield pushed
+            pushed.remove()
+        finally:
+            shutil.rmtree(trusted)
+            with contextlib.suppress(OSError):
+                trusted.parent.rmdir()
+
+
+@pytest.fixture
+def far_off(project: Project, program: Path, tmp_path: Path) -> Iterator[Pushed]:
+    """An image of a registry on this machine's loopback, which is not that of the second engine."""
+    with serving(program, tmp_path / "registry") as registry:
+        pushed = Pushed(project, registry.host)
+        yield pushed
+        pushed.remove()
+
+
+def locked(project: Project, pushed: Pushed, *urls: str) -> None:
+    project.write("test_it.py", SUITE)
+    project.configure(*urls)
+    config = project.root / "envpar.toml"
+    config.write_text(config.read_text().replace(IMAGES["qa"], pushed.reference))
+    # By the engine of this machine alone, which keeps nothing of it.
+    project.run("lock", f"--engine={project.urls[0]}", module="pytest_envpar").ended(0)
+    assert pushed.digest in (project.root / "envpar.lock").read_text()
+    project.near.remove_image(pushed.id, force=True)
+
+
+def test_each_engine_pulls_by_digest(project: Project, near_by: Pushed) -> None:
+    locked(project, near_by, *project.urls)
+    result = project.run("--env=qa", "-n2", "-v", "--env-frozen").ended(0, "6 passed")
+    assert near_by.digest[:19] in result.out
+    for worker in ("gw0", "gw1"):
+        assert f"[{worker}]" in result.out
+    with contextlib.closing(project.second.connect()) as far:
+        assert near_by.on(project.near)
+        assert near_by.on(far)
+        assert near_by.id not in [each.id for each in far.list_tagged(COPIES)]
+    assert "copied" not in result.err
+
+
+@pytest.mark.parametrize("first", ["reaches", "reaches not"])
+def test_an_engine_that_does_not_reach_the_registry(project: Project, far_off: Pushed, first: str) -> None:
+    urls = project.urls if first == "reaches" else list(reversed(project.urls))
+    locked(project, far_off, *urls)
+    result = project.run("--env=qa", "-n2", "-v", "--env-frozen").ended(0, "6 passed")
+    for worker in ("gw0", "gw1"):
+        assert f"[{worker}]" in result.out
+    assert "lost" not in result.out
+    assert result.err.count("envpar: copied") == 1
+    with contextlib.closing(project.second.connect()) as far:
+        assert far_off.on(project.near)
+        assert far_off.id in [each.id for each in far.list_tagged(COPIES)]
