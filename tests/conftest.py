@@ -1,5 +1,40 @@
-"""Fixtures of all tests; the engine ring has its own in ``tests/engine/conftest.py``."""
+"""Fixtures of all tests; each ring has its own beside its tests."""
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.engines import connected, podman_settings
+from rig.hosts import clean_environ
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pytest_envpar.engine.api import Engine
+
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="session")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """The environment of hosts: nothing of this session's pytest or of CI, one cache for all, a Podman that works."""
+    return {
+        **clean_environ(tmp_path_factory.mktemp("cache")),
+        **podman_settings(tmp_path_factory.mktemp("podman")),
+    }
+
+
+@pytest.fixture(scope="session")
+def docker(environ: Mapping[str, str]) -> Iterator[Engine]:
+    """The Docker daemon of this machine."""
+    with contextlib.closing(connected("docker", environ)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def podman(environ: Mapping[str, str]) -> Iterator[Engine]:
+    """A Podman service that the tests look through; the runs start their own."""
+    with contextlib.closing(connected("podman", environ)) as engine:
+        yield engine

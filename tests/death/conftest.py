@@ -3,92 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import resource
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from daemons import Daemon
-from projects import DOCKER, Project, base_image, missing
+from rig.engines import DOCKER
+from rig.needs import base_image, missing
 
-from pytest_envpar.engine.select import Candidate, connect
-from pytest_envpar.errors import EngineError
+from .daemons import Daemon
+from .projects import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from pytest_envpar.engine.api import Engine
-
-
-@pytest.fixture(scope="session")
-def environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The hosts' environment: nothing of this session's pytest, one cache for all, Podman made to work here.
-
-    Nor is it that of CI, where a stage has to be locked before it runs.
-    """
-    environ = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(
-            ("PYTEST", "PYTHON", "TOX_", "COV_", "DOCKER_", "CONTAINER_", "PY_COLORS", "FORCE_COLOR")
-        )
-        and name != "CI"
-    }
-    environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    lines = []
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if 0 <= hard < 1 << 20:
-        limit = min(4096, hard)
-        lines += ["[containers]", f'default_ulimits = ["nofile={limit}:{limit}", "nproc=4096:4096"]']
-    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        lines += ["[engine]", 'runtime = "runc"']
-    if lines:
-        file = tmp_path_factory.mktemp("podman") / "containers.conf"
-        file.write_text("\n".join([*lines, ""]), encoding="utf-8")
-        environ["CONTAINERS_CONF"] = str(file)
-    return environ
-
-
-def _connected(kind: str, environ: Mapping[str, str]) -> Engine:
-    candidate = Candidate("docker", DOCKER) if kind == "docker" else Candidate("podman system service", "")
-    try:
-        return connect(candidate, environ)
-    except EngineError as error:
-        missing(f"no {kind}: {error}")
-        raise
-
-
-@pytest.fixture(scope="session")
-def docker(environ: Mapping[str, str]) -> Iterator[Engine]:
-    """The Docker daemon of this machine."""
-    with contextlib.closing(_connected("docker", environ)) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="session")
-def podman(environ: Mapping[str, str]) -> Iterator[Engine]:
-    """A Podman service that the tests look through; the runs start their own."""
-    with contextlib.closing(_connected("podman", environ)) as engine:
-        yield engine
 
 
 @pytest.fixture
 def project(tmp_path: Path, docker: Engine, environ: Mapping[str, str]) -> Iterator[Project]:
     """A project on Docker."""
-    root = tmp_path / "project"
-    root.mkdir()
-    with contextlib.closing(Project(root, base_image(docker), docker, DOCKER, environ)) as made:
+    with contextlib.closing(
+        Project(tmp_path / "project", base_image(docker), docker, DOCKER, environ)
+    ) as made:
         yield made
 
 
 @pytest.fixture
 def podman_project(tmp_path: Path, podman: Engine, environ: Mapping[str, str]) -> Iterator[Project]:
     """A project on Podman, through a service of the run's own."""
-    root = tmp_path / "project"
-    root.mkdir()
-    with contextlib.closing(Project(root, base_image(podman), podman, "podman", environ)) as made:
+    with contextlib.closing(
+        Project(tmp_path / "project", base_image(podman), podman, "podman", environ)
+    ) as made:
         yield made
 
 
@@ -119,9 +65,7 @@ def make_project(
     with contextlib.ExitStack() as stack:
 
         def make(name: str) -> Project:
-            root = tmp_path / name / "project"
-            root.mkdir(parents=True)
-            made = Project(root, base_image(docker), docker, DOCKER, environ)
+            made = Project(tmp_path / name / "project", base_image(docker), docker, DOCKER, environ)
             return stack.enter_context(contextlib.closing(made))
 
         yield make

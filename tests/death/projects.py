@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
+from rig.engines import left
+from rig.hosts import FINDABLE, INSTALLED
+from rig.projects import Folder
+from rig.runs import assert_no_error_of_ours
 
-from pytest_envpar.containers.sweep import OurObject, list_ours
 from pytest_envpar.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
+    from pytest_envpar.containers.sweep import OurObject
     from pytest_envpar.engine.api import Engine
 
-SOURCE = Path(__file__).parents[2]
-BASE_IMAGES = ("envpar-base:py3.11", "base:bookworm", "python:3.11-slim")
-DOCKER = "unix:///var/run/docker.sock"
 ENV = shutil.which("env") or "/usr/bin/env"  # runs under test may have an empty PATH
-OURS = ("Traceback (most recent call last)", "INTERNALERROR", "pytest_envpar/session", "pytest_envpar/worker")
-
-
-def missing(what: str) -> None:
-    """Skip on a user's machine, fail in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} (a failure because CI is set)", pytrace=False)
-    pytest.skip(what)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +66,7 @@ class Result:
 
     def clean(self) -> Result:
         """Assert that no error of ours was shown, and return self."""
-        for mark in OURS:
-            assert mark not in self.text, self.text[-8000:]
+        assert_no_error_of_ours(self.text)
         return self
 
 
@@ -132,13 +122,12 @@ class Run:
         return Result(code, self._text.decode(errors="replace"), time.monotonic() - self._began, self._junit)
 
 
-class Project:
+class Project(Folder):
     """A project in a folder of its own with one stage, ``qa``."""
 
     def __init__(self, root: Path, image: str, engine: Engine, url: str, environ: Mapping[str, str]) -> None:
-        self.root = root
+        super().__init__(root, environ)
         self.engine = engine
-        self.environ = dict(environ)
         self.image = image
         self._url = url
         self._runs: list[Run] = []
@@ -148,12 +137,6 @@ class Project:
         """Write the configuration; ``lines`` are added to the stage."""
         text = f'engine = "{self._url}"\n{top}\n[stages.qa]\nimage = "{self.image}"\nnetwork = "none"\n'
         (self.root / "envpar.toml").write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
-
-    def write(self, name: str, text: str) -> None:
-        """Write a file of the project; the text is dedented."""
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text), encoding="utf-8")
 
     def start(
         self,
@@ -169,17 +152,13 @@ class Project:
             stage: ``None`` for a plain run on the host.
         """
         junit = self.root.with_name(f"junit-{len(self._runs)}.xml")
-        command = [*under, sys.executable, *host]
+        command = [*under, sys.executable, *host, *(() if INSTALLED else ("-p", "pytest_envpar.plugin"))]
         asked = [] if stage is None else [f"--env={stage}"]
-        environ = {"PYTHONUNBUFFERED": "1", **self.environ}
-        if not any(point.name == "envpar" for point in importlib.metadata.entry_points(group="pytest11")):
-            command += ["-p", "pytest_envpar.plugin"]
-            environ["PYTHONPATH"] = str(SOURCE)
         process = subprocess.Popen(
             # Whoever started these tests in the background may have had the signals ignored, which is inherited.
             [ENV, "--default-signal=INT,HUP,QUIT", *command, *asked, f"--junitxml={junit}", *args],
             cwd=cwd or self.root,
-            env=environ,
+            env={"PYTHONUNBUFFERED": "1", **self.environ, **FINDABLE},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -197,11 +176,7 @@ class Project:
 
     def left(self) -> list[OurObject]:
         """Objects of this project's runs that are on the engine (caches are not)."""
-        return [
-            each
-            for each in list_ours(self.engine)
-            if each.state != "cache" and each.project == str(self.root)
-        ]
+        return left(self.engine, self.root, images=True)
 
     def containers(self) -> list[OurObject]:
         """Containers of this project's runs."""
@@ -220,12 +195,3 @@ class Project:
                     self.engine.remove_container(each.id)
                 elif each.type == "volume":
                     self.engine.remove_volume(each.name)
-
-
-def base_image(engine: Engine) -> str:
-    """A name of a Debian image with Python 3.11 on ``engine``."""
-    for name in BASE_IMAGES:
-        if engine.inspect_image(name) is not None:
-            return name
-    missing(f"none of {', '.join(BASE_IMAGES)} on {engine.info.kind}; run fixtures/setup_engine.py")
-    raise AssertionError

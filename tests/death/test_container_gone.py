@@ -15,9 +15,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from projects import Project
-
     from pytest_envpar.engine.api import Engine
+
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

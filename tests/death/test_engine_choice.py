@@ -8,12 +8,12 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from projects import missing
+from rig.needs import missing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from projects import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

@@ -8,16 +8,18 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from projects import DOCKER, Project
-from proxies import Proxy
+from rig.engines import DOCKER
 
 from pytest_envpar.engine.select import Candidate, connect
+
+from .projects import Project
+from .proxies import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from daemons import Daemon
+    from .daemons import Daemon
 
 pytestmark = pytest.mark.engine
 

@@ -15,7 +15,7 @@ from pytest_envpar.containers.sweep import prune, sweep
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from projects import Project, Result
+    from .projects import Project, Result
 
 pytestmark = pytest.mark.engine
 

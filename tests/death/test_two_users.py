@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from projects import SOURCE, base_image
+from rig.hosts import SOURCE
+from rig.needs import base_image
 
 from pytest_envpar.containers.labels import KIND, USER
 from pytest_envpar.containers.sweep import list_ours
@@ -24,9 +25,9 @@ from pytest_envpar.engine.select import Candidate, connect
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from daemons import Daemon
-
     from pytest_envpar.engine.api import Engine
+
+    from .daemons import Daemon
 
 UIDS = (65101, 65102)
 HELD = """

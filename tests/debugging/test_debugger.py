@@ -9,15 +9,17 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import DOCKER, same
+from rig.engines import DOCKER
+
+from .projects import same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import Project
-    from terminal import Session, Terminal
-
     from pytest_envpar.engine.api import Engine
+
+    from .projects import Project
+    from .terminal import Session, Terminal
 
 pytestmark = pytest.mark.engine
 

@@ -6,11 +6,12 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import same
-from terminal import PROMPT
+
+from .projects import same
+from .terminal import PROMPT
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

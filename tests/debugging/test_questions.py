@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import same
+
+from .projects import same
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

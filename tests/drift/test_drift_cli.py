@@ -13,11 +13,14 @@ import subprocess
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from conftest import DOCKER, Project, deb, missing
+from rig.engines import DOCKER
+from rig.needs import missing
 
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import image_side
 from pytest_envpar.reports import drift_json
+
+from .projects import Project, deb
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
-from conftest import SOURCE, Project, deb, missing
+from rig.hosts import SOURCE
+from rig.needs import missing
 
 from pytest_envpar.images.lockfile import read
+
+from .projects import Project, deb
 
 if TYPE_CHECKING:
     from collections.abc import Callable

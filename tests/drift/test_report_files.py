@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import SOURCE, Project, deb, missing
+from rig.hosts import SOURCE
+from rig.needs import missing
+
+from .projects import Project, deb
 
 if TYPE_CHECKING:
     from collections.abc import Callable

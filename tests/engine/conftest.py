@@ -7,78 +7,34 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from rig import needs
+from rig.engines import connected, podman_settings
 
 from pytest_envpar.containers.labels import CACHE, KIND, RUN, Owner, is_dead
 from pytest_envpar.engine.api import ContainerSpec
-from pytest_envpar.engine.select import Candidate, connect
-from pytest_envpar.errors import EngineError, EnvparError
+from pytest_envpar.errors import EnvparError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pytest_envpar.engine.api import Engine
 
-_BASE_IMAGES = ("envpar-base:py3.11", "base:bookworm", "python:3.11-slim")
-_PODMAN_NOFILE = 1 << 20
-
-
-@pytest.fixture(scope="session", name="missing")
-def missing_fixture() -> Callable[[str], None]:
-    """``missing(what)`` skips on a user's machine and fails in CI."""
-    return _missing
-
-
-@pytest.fixture(scope="session")
-def base_images() -> tuple[str, ...]:
-    """The names under which the base image is looked for."""
-    return _BASE_IMAGES
-
-
-def _missing(what: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} (a failure because CI is set)", pytrace=False)
-    pytest.skip(what)
-
 
 @pytest.fixture(scope="session")
 def engine_environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """The environment for engines, with settings for Podman where its own defaults fail."""
-    environ = dict(os.environ)
-    lines: list[str] = []
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if 0 <= hard < _PODMAN_NOFILE:
-        # Soft and hard are equal because the service of Podman 4.3 mixes the two up.
-        limit = min(4096, hard)
-        lines += ["[containers]", f'default_ulimits = ["nofile={limit}:{limit}", "nproc=4096:4096"]']
-    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        lines += ["[engine]", 'runtime = "runc"']
-    if lines:
-        file = tmp_path_factory.mktemp("podman") / "containers.conf"
-        file.write_text("\n".join([*lines, ""]), encoding="utf-8")
-        environ["CONTAINERS_CONF"] = str(file)
-    return environ
+    return {**os.environ, **podman_settings(tmp_path_factory.mktemp("podman"))}
 
 
 @pytest.fixture(scope="session", params=["docker", "podman"])
 def engine(request: pytest.FixtureRequest, engine_environ: Mapping[str, str]) -> Iterator[Engine]:
     """A real engine: the Docker daemon of this machine, and a Podman service of our own."""
-    candidate = (
-        Candidate("docker socket", "unix:///var/run/docker.sock")
-        if request.param == "docker"
-        else Candidate("podman system service", "")
-    )
-    try:
-        made = connect(candidate, engine_environ)
-    except EngineError as error:
-        _missing(f"no {request.param}: {error}")
-        raise
-    with contextlib.closing(made):
+    with contextlib.closing(connected(request.param, engine_environ)) as made:
         before = _labelled(made)
         yield made
         left = {key: labels for key, labels in _labelled(made).items() if key not in before and _ours(labels)}
@@ -110,12 +66,9 @@ def elsewhere(engine: Engine) -> Engine:
 @pytest.fixture(scope="session")
 def base_image(engine: Engine) -> str:
     """The id of a Debian image with Python 3.11."""
-    for name in _BASE_IMAGES:
-        image = engine.inspect_image(name)
-        if image is not None:
-            return image.id
-    _missing(f"none of {', '.join(_BASE_IMAGES)} on {engine.info.kind}; run fixtures/setup_engine.py")
-    raise AssertionError
+    image = engine.inspect_image(needs.base_image(engine))
+    assert image is not None
+    return image.id
 
 
 @pytest.fixture(scope="session")

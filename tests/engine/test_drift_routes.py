@@ -8,9 +8,7 @@ import secrets
 import zlib
 from typing import TYPE_CHECKING, Any, cast
 
-import planted
 import pytest
-from engines import DOCKER_FIRST
 
 from pytest_envpar.drift.changes import left_behind
 from pytest_envpar.drift.model import sort_key
@@ -18,6 +16,9 @@ from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import archive_side, container_side, image_side
 from pytest_envpar.engine.api import ContainerSpec
+
+from . import planted
+from .engines import DOCKER_FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -11,12 +11,13 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from engines import DOCKER_FIRST
 
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.retry import Backoff
 from pytest_envpar.errors import EngineError, NotFoundError
 from pytest_envpar.images.lineage import describe
+
+from .engines import DOCKER_FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

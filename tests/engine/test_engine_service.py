@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.needs import base_image, missing
 
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.engine.api import ContainerSpec
@@ -22,34 +23,28 @@ from pytest_envpar.engine.select import select_engine
 from pytest_envpar.errors import ConnectionLostError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 pytestmark = pytest.mark.engine
 
 
 @pytest.fixture
-def service(engine_environ: Mapping[str, str], missing: Callable[[str], None]) -> Iterator[PodmanService]:
+def service(engine_environ: Mapping[str, str]) -> Iterator[PodmanService]:
     try:
         made = PodmanService.start(engine_environ)
     except EngineError as error:
         missing(f"no podman: {error}")
-        raise
     with contextlib.closing(made):
         yield made
 
 
 @pytest.fixture
-def waiting_container(
-    engine_environ: Mapping[str, str], base_images: tuple[str, ...], missing: Callable[[str], None]
-) -> Iterator[str]:
+def waiting_container(engine_environ: Mapping[str, str]) -> Iterator[str]:
     """A container that says ``up`` and waits, kept by a service that lives on."""
     survivor = select_engine(["podman"], engine_environ)
     with contextlib.closing(survivor):
-        image = next((name for name in base_images if survivor.inspect_image(name)), None)
-        if image is None:
-            missing("no base image on podman")
         spec = ContainerSpec(
-            image=str(image),
+            image=base_image(survivor),
             command=("python3", "-c", "import time; print('up', flush=True); time.sleep(600)"),
             labels=Owner.current(Path(__file__).parent).labels("run"),
             network="none",

@@ -11,12 +11,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from engines import DOCKER_FIRST
 
 from pytest_envpar.config.model import Build, Stage
 from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, STAGE, Owner
 from pytest_envpar.errors import ImageError
 from pytest_envpar.images.resolve import resolve
+
+from .engines import DOCKER_FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

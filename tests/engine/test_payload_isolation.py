@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import secrets
 import shutil
 import tarfile
 import threading
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
+from rig.needs import missing
 
 from pytest_envpar.config.model import Stage
 from pytest_envpar.containers.labels import RUN, Owner
@@ -128,13 +128,6 @@ print(json.dumps([bad, sorted(os.listdir("/.envpar/agent"))]))
 """
 
 
-def missing(what: str) -> NoReturn:
-    """Skip on a user's machine, fail in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} (a failure because CI is set)", pytrace=False)
-    pytest.skip(what)
-
-
 @pytest.fixture(scope="module")
 def owner(engine: Engine) -> Iterator[Owner]:
     """Owns all that these tests make, and removes it."""
@@ -154,10 +147,11 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def base(engine: Engine, suite: str) -> ImageInfo:
-    for name in (f"envpar-base:py{BASES[suite]}", f"base:{suite}"):
-        if (found := engine.inspect_image(name)) is not None:
-            return found
-    missing(f"the engine has no base image with Python {BASES[suite]}")
+    names = (f"envpar-base:py{BASES[suite]}", f"base:{suite}")
+    found = next((image for name in names if (image := engine.inspect_image(name)) is not None), None)
+    if found is None:
+        missing(f"the engine has no base image with Python {BASES[suite]}")
+    return found
 
 
 def built(engine: Engine, owner: Owner, suite: str, dockerfile: str, **files: str) -> ImageInfo:

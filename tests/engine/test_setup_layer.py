@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from engines import DOCKER_FIRST
 
 from pytest_envpar.config.model import Build, Settings, Stage
 from pytest_envpar.containers.labels import CACHE, KIND, Owner
@@ -19,6 +18,8 @@ from pytest_envpar.images.pinned import PinnedImage, pin
 from pytest_envpar.images.resolve import resolve
 from pytest_envpar.images.tags import SETUP
 from pytest_envpar.worker.setup import Setup
+
+from .engines import DOCKER_FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import IMAGES, Project
 
 from pytest_envpar.containers.sweep import list_ours
+
+from .projects import IMAGES, Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

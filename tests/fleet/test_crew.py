@@ -19,7 +19,7 @@ pytest.importorskip("xdist")
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

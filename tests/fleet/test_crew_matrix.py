@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("xdist")
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

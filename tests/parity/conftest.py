@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.needs import BASE_IMAGES, missing
 
 from pytest_envpar.engine.select import select_engine
 from pytest_envpar.errors import EngineError
@@ -14,15 +15,7 @@ from pytest_envpar.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BASE_IMAGES = ("envpar-base:py3.11", "base:bookworm", "python:3.11-slim")
 OTHER_IMAGES = ("envpar-base:py3.9", "envpar-base:py3.13")
-
-
-def missing(what: str) -> None:
-    """Skip on a user's machine, fail in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} (a failure because CI is set)", pytrace=False)
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +25,6 @@ def image() -> Callable[..., str]:
         engine = select_engine(("auto",), dict(os.environ))
     except EngineError as error:
         missing(f"no engine: {error}")
-        raise
     with contextlib.closing(engine):
         known = [name for name in (*BASE_IMAGES, *OTHER_IMAGES) if engine.inspect_image(name) is not None]
 
@@ -40,7 +32,6 @@ def image() -> Callable[..., str]:
         found = next((name for name in references if name in known), None)
         if found is None:
             missing(f"none of {', '.join(references)}; run fixtures/setup_engine.py")
-            raise AssertionError
         return found
 
     return image

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import compare
 import pytest
+
+from . import compare
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import twin as twins
-from suites import NEEDS_FOLDER, SUITES, CannotFetchError, fetch
+
+from . import twin as twins
+from .suites import NEEDS_FOLDER, SUITES, CannotFetchError, fetch
 
 pytestmark = [
     pytest.mark.engine,

@@ -6,8 +6,9 @@ import shlex
 from typing import TYPE_CHECKING
 
 import pytest
-import sample
-import twin as twins
+
+from . import sample
+from . import twin as twins
 
 if TYPE_CHECKING:
     from pathlib import Path

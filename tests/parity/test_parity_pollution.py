@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from suites import NEEDS_FOLDER, SUITES, CannotFetchError, Suite, fetch
+
+from .suites import NEEDS_FOLDER, SUITES, CannotFetchError, Suite, fetch
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -6,24 +6,21 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import compare
 import pytest
-import sample
-import twin as twins
+from provision import SetupError
+from wheelhouse import wheelhouse
 
 from pytest_envpar.containers.sweep import list_ours
 from pytest_envpar.engine.select import select_engine
 
+from . import compare, sample
+from . import twin as twins
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-sys.path.append(str(Path(__file__).parents[2] / "fixtures"))
-from provision import SetupError
-from wheelhouse import wheelhouse
 
 pytestmark = pytest.mark.engine
 

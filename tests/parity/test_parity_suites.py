@@ -7,10 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
-import compare
 import pytest
-import twin as twins
-from suites import NEEDS_FOLDER, SUITES, CannotFetchError, Suite, fetch
+
+from . import compare
+from . import twin as twins
+from .suites import NEEDS_FOLDER, SUITES, CannotFetchError, Suite, fetch
 
 pytestmark = [
     pytest.mark.engine,

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.engines import left
 
 from pytest_envpar.images.tags import COPIES
 
@@ -17,7 +18,7 @@ pytest.importorskip("xdist")
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 
@@ -96,7 +97,7 @@ def test_an_engine_that_goes_away_loses_no_test(project: Project) -> None:
     # It comes back, and with it what the first run could not remove; the next one does.
     project.second.start()
     with contextlib.closing(project.second.connect()) as far:
-        assert project.left(far)
+        assert left(far, project.root)
     project.run("--env=qa", "--co", "-q").ended(0)
 
 

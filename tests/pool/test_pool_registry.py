@@ -6,30 +6,24 @@ import contextlib
 import io
 import secrets
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import docker as sdk
 import pytest
+from provision import SetupError
+from provision import registry as provided
+from provision.machine import Machine
+from registry.servers import serving
+from rig.engines import DOCKER
+from rig.needs import missing
+
+from pytest_envpar.errors import EngineError
+from pytest_envpar.images.tags import COPIES
+
+from .projects import IMAGES, Project
 
 pytest.importorskip("xdist")
-
-TESTS = Path(__file__).resolve().parents[1]
-HELPERS = [str(TESTS / "registry"), str(TESTS.parent / "fixtures")]
-sys.path[:0] = HELPERS
-
-from provision import SetupError  # noqa: E402
-from provision import registry as provided  # noqa: E402
-from provision.machine import Machine  # noqa: E402
-from servers import serving  # noqa: E402
-
-del sys.path[: len(HELPERS)]
-
-from conftest import IMAGES, SOCKET, Project, missing  # noqa: E402
-
-from pytest_envpar.errors import EngineError  # noqa: E402
-from pytest_envpar.images.tags import COPIES  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +47,6 @@ def program() -> Path:
         return provided.ensure(Machine.this(say=lambda _: None))
     except SetupError as error:
         missing("\n".join(error.lines()))
-        raise
 
 
 class Pushed:
@@ -63,7 +56,7 @@ class Pushed:
         self.name = f"{host}/pool/{secrets.token_hex(6)}"
         self.reference = f"{self.name}:1"
         self._project = project
-        client = sdk.DockerClient(f"unix://{SOCKET}")
+        client = sdk.DockerClient(DOCKER)
         with contextlib.closing(client):
             # An image id of its own, so that no engine has it from another test.
             recipe = io.BytesIO(f"FROM {IMAGES['qa']}\nLABEL pool={self.name}\n".encode())

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
-import resource
 import secrets
 import shutil
 import sys
@@ -14,33 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from servers import Front, Registry, own_address, serving
+from provision import SetupError
+from provision import registry as provided
+from provision.machine import Machine
+from rig.engines import DOCKER, podman_settings
+from rig.needs import missing
 
-from pytest_envpar.config.model import Stage
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.podman_service import PodmanService
 from pytest_envpar.engine.retry import Backoff
 from pytest_envpar.errors import EngineError
-from pytest_envpar.images.resolve import resolve
 
-FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
-sys.path.insert(0, str(FIXTURES))
-
-from provision import SetupError  # noqa: E402
-from provision import registry as provided  # noqa: E402
-from provision.machine import Machine  # noqa: E402
-
-sys.path.remove(str(FIXTURES))
+from .cases import Case
+from .servers import Front, Registry, own_address, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from images import Pushed, Pusher
-
     from pytest_envpar.engine.api import Engine
-    from pytest_envpar.images.pinned import PinnedImage
 
-DOCKER = "unix:///var/run/docker.sock"
 HELPER = """\
 #!{python}
 import json, sys
@@ -56,13 +46,6 @@ else:
 QUICK = Backoff(tries=4, first_s=0.05)
 
 
-def missing(what: str) -> None:
-    """Skip on a user's machine, fail in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} (a failure because CI is set)", pytrace=False)
-    pytest.skip(what)
-
-
 @pytest.fixture(scope="session")
 def program() -> Path:
     """The registry program."""
@@ -70,7 +53,6 @@ def program() -> Path:
         return provided.ensure(Machine.this(say=lambda _: None))
     except SetupError as error:
         missing("\n".join(error.lines()))
-        raise
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +68,6 @@ def address() -> str:
     found = own_address()
     if found is None or shutil.which("openssl") is None:
         missing("no address beyond the loopback, or no openssl")
-        raise AssertionError
     return found
 
 
@@ -181,7 +162,6 @@ def docker(docker_config: Path) -> Iterator[DockerEngine]:
         engine = DockerEngine(DOCKER, docker_config=docker_config, backoff=QUICK)
     except EngineError as error:
         missing(f"no docker: {error}")
-        raise
     with contextlib.closing(engine):
         yield engine
 
@@ -190,13 +170,6 @@ def docker(docker_config: Path) -> Iterator[DockerEngine]:
 def podman_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Podman service of our own that speaks plain HTTP to registries on the loopback."""
     folder = tmp_path_factory.mktemp("podman")
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    lines = []
-    if 0 <= hard < 1 << 20:
-        lines += ["[containers]", f'default_ulimits = ["nofile={min(4096, hard)}:{min(4096, hard)}"]']
-    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        lines += ["[engine]", 'runtime = "runc"']
-    (folder / "containers.conf").write_text("\n".join([*lines, ""]), encoding="utf-8")
     registries = folder / "registries.conf"
     registries.write_text(
         '[[registry]]\nprefix = "127.0.0.1"\nlocation = "127.0.0.1"\ninsecure = true\n', encoding="utf-8"
@@ -205,14 +178,13 @@ def podman_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environ = {
         **os.environ,
         "DOCKER_CONFIG": str(folder),
-        "CONTAINERS_CONF": str(folder / "containers.conf"),
+        **podman_settings(folder),
         "CONTAINERS_REGISTRIES_CONF": str(registries),
     }
     try:
         service = PodmanService.start(environ)
     except EngineError as error:
         missing(f"no podman: {error}")
-        raise
     with contextlib.closing(service):
         yield service.url
 
@@ -223,52 +195,6 @@ def podman(docker_config: Path, podman_service: str) -> Iterator[DockerEngine]:
     engine = DockerEngine(podman_service, docker_config=docker_config, backoff=QUICK, ours=True)
     with contextlib.closing(engine):
         yield engine
-
-
-@dataclasses.dataclass
-class Case:
-    """A repository of its own on the registry that anybody may use, and whose images go afterwards."""
-
-    engine: Engine
-    registry: Registry
-    name: str
-    host: str
-    made: list[str]
-
-    @property
-    def pusher(self) -> Pusher:
-        return self.registry.pusher
-
-    def push(self, *layers: bytes, tag: str = "1", platform: str = "linux/amd64") -> Pushed:
-        """Push an image of these layers, by default of one that nobody else has."""
-        return self.pusher.image(self.name, tag, *(layers or (secrets.token_bytes(64),)), platform=platform)
-
-    def push_as(self, authorization: str) -> Pushed:
-        """The same with a header of one's own."""
-        pusher = dataclasses.replace(self.pusher, authorization=authorization)
-        return pusher.image(self.name, "1", secrets.token_bytes(64))
-
-    def reference(self, tag: str = "1", *, digest: str | None = None) -> str:
-        """The reference of what was pushed."""
-        return self.noted(f"{self.host}/{self.name}" + (f"@{digest}" if digest else f":{tag}"))
-
-    def noted(self, reference: str) -> str:
-        """``reference``, which is removed from the engine afterwards."""
-        self.made.append(reference)
-        return reference
-
-    def stage(self, reference: str | None = None, **keys: Any) -> Stage:
-        """A stage with this image."""
-        return Stage("qa", image=reference or self.reference(), **keys)
-
-    def resolve(self, stage: Stage | None = None, **named: Any) -> PinnedImage:
-        """Resolve a stage; what it is pinned to is removed afterwards."""
-        if named.get("digest"):
-            # Pulled before it may be found to be of another platform.
-            self.reference(digest=named["digest"])
-        pinned = resolve(self.engine, stage or self.stage(), Path("/nowhere"), **named)
-        self.made.append(pinned.image_id)
-        return pinned
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
-from images import Pusher
+from .images import Pusher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

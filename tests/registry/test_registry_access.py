@@ -10,18 +10,19 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from servers import USERS, Answer, Ask, Registry, Tokens, basic, failing, serving
 
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.errors import EngineError, ImageError
 from pytest_envpar.images.registry import ask_directly, remote_digest
 
+from .servers import USERS, Answer, Ask, Registry, Tokens, basic, failing, serving
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from conftest import Case
-    from servers import Front
+    from .cases import Case
+    from .servers import Front
 
 pytestmark = pytest.mark.engine
 

@@ -16,10 +16,10 @@ from pytest_envpar.images.registry import remote_digest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Case
-    from servers import Front, Registry
-
     from pytest_envpar.engine.docker_api import DockerEngine
+
+    from .cases import Case
+    from .servers import Front, Registry
 
 pytestmark = pytest.mark.engine
 

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from servers import Answer, Ask, failing, serving
 
 from pytest_envpar.config.model import Settings
 from pytest_envpar.engine.docker_api import DockerEngine
@@ -20,12 +19,14 @@ from pytest_envpar.images.lockfile import read
 from pytest_envpar.images.locking import resolve_stage, settle
 from pytest_envpar.images.registry import ask_directly, remote_digest
 
+from .servers import Answer, Ask, failing, serving
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Case
-    from servers import Front, Registry
+    from .cases import Case
+    from .servers import Front, Registry
 
 pytestmark = pytest.mark.engine
 

@@ -12,7 +12,7 @@ import pytest
 from pytest_envpar.containers.labels import KIND, PROJECT
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

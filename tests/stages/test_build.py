@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Project, Result
+    from rig.runs import Ran
+
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 
@@ -103,7 +105,7 @@ def test_one_of_two_runs_builds(project: Project, built: list[str]) -> None:
     project.write("docker/Dockerfile", f"FROM {project.image}\nRUN sleep 2\n")
     project.stage('build = { context = "docker" }')
     project.write("test_it.py", "def test_a(): pass\n")
-    results: list[Result] = []
+    results: list[Ran] = []
     threads = [threading.Thread(target=lambda: results.append(project.run(alone=False))) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -15,7 +15,7 @@ from pytest_envpar.engine.api import ContainerSpec
 from pytest_envpar.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from .projects import Project
 
 SOURCE = Path(__file__).parents[2]
 pytestmark = pytest.mark.engine

@@ -12,9 +12,9 @@ import pytest
 from pytest_envpar.containers.sweep import list_ours, prune
 
 if TYPE_CHECKING:
-    from conftest import Project
-
     from pytest_envpar.engine.api import Engine
+
+    from .projects import Project
 
 DOCKER = "unix:///var/run/docker.sock"
 NO_ENGINE = "unix:///nowhere/docker.sock"

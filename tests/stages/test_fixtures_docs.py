@@ -11,7 +11,7 @@ import pytest
 from pytest_envpar.containers.sweep import list_ours
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from .projects import Project
 
 PAGE = Path(__file__).parents[2] / "docs" / "fixtures.md"
 

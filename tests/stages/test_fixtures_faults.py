@@ -17,9 +17,9 @@ from pytest_envpar.containers.sweep import list_ours, sweep
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Project
-
     from pytest_envpar.engine.api import Engine
+
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

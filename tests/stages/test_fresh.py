@@ -14,7 +14,7 @@ import pytest
 from pytest_envpar.containers.sweep import list_ours, prune
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

@@ -13,7 +13,7 @@ from pytest_envpar.containers.sweep import list_ours
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

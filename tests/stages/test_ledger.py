@@ -11,7 +11,7 @@ from pytest_envpar.ledger import Ledger
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_envpar.worker.agent.limits import mount_of, mounts
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from conftest import Project, Result
+    from rig.runs import Ran
 
     from pytest_envpar.engine.api import Engine
     from pytest_envpar.images.lockfile import Entry
+
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 TEST = "def test_a(): pass\n"
@@ -161,10 +163,10 @@ def test_a_locked_image_that_is_gone_is_not_replaced(project: Project, another: 
 
 
 @pytest.fixture
-def run(project: Project, built: list[str], engine: Engine) -> Callable[..., Result]:
+def run(project: Project, built: list[str], engine: Engine) -> Callable[..., Ran]:
     """``run(*args, **environ)`` runs the project; what is built for it is removed after the test."""
 
-    def run(*args: str, **environ: Any) -> Result:
+    def run(*args: str, **environ: Any) -> Ran:
         result = project.run(*args, **environ)
         found = engine.list_images({"pytest-envpar.stage": "qa", "pytest-envpar.project": str(project.root)})
         built.extend(each.name for each in found if each.name not in built)
@@ -173,7 +175,7 @@ def run(project: Project, built: list[str], engine: Engine) -> Callable[..., Res
     return run
 
 
-def test_a_build_is_locked_by_its_inputs(project: Project, run: Callable[..., Result]) -> None:
+def test_a_build_is_locked_by_its_inputs(project: Project, run: Callable[..., Ran]) -> None:
     project.write("Dockerfile", f"FROM {project.image}\nCOPY data /data\n")
     project.write("data", "one")
     project.stage("build = {}")
@@ -196,7 +198,7 @@ def test_a_build_that_came_out_otherwise_or_on_another_base(
     another: str,
     built: list[str],
     engine: Engine,
-    run: Callable[..., Result],
+    run: Callable[..., Ran],
 ) -> None:
     name = tag()
     project.write("Dockerfile", f"FROM {name}\nCOPY data /data\n")
@@ -227,7 +229,7 @@ def test_two_runs_at_once_both_lock(project: Project) -> None:
     text = (project.root / "envpar.toml").read_text(encoding="utf-8")
     project.write("envpar.toml", text + "[stages.dev]\nextends = 'qa'\n")
     project.write("test_it.py", TEST)
-    results: list[Result] = []
+    results: list[Ran] = []
     threads = [
         threading.Thread(target=lambda stage=stage: results.append(project.run(stage=stage, alone=False)))
         for stage in ("qa", "dev")

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Project, Result
+    from rig.runs import Ran
+
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 
 OPTION = "--env-pollution"
 
 
-def section(result: Result) -> list[str]:
+def section(result: Ran) -> list[str]:
     """The lines below the title of the section."""
     lines = result.out.splitlines()
     start = next((n for n, line in enumerate(lines) if line.strip("=") == " pollution "), None)
@@ -24,7 +26,7 @@ def section(result: Result) -> list[str]:
     return lines[start + 1 : end]
 
 
-def left(result: Result) -> dict[str, list[str]]:
+def left(result: Ran) -> dict[str, list[str]]:
     """Of a run with ``-v``: the paths that each one left, by the end of its name."""
     found: dict[str, list[str]] = {}
     name = ""

@@ -20,9 +20,11 @@ from pytest_envpar.containers.sweep import list_ours, prune, sweep
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Project, Result
+    from rig.runs import Ran
 
     from pytest_envpar.containers.sweep import OurObject
+
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 
@@ -64,7 +66,7 @@ def waiting(project: Project) -> list[OurObject]:
     return [each for each in ours(project) if each.type == "container" and each.state == "cache"]
 
 
-def run(project: Project, *args: str) -> Result:
+def run(project: Project, *args: str) -> Ran:
     return project.run("--env-reuse", *args).ok()
 
 
@@ -146,7 +148,7 @@ def test_another_setting_needs_another_container(warm: Project) -> None:
 def test_two_runs_at_once_never_share_one(warm: Project) -> None:
     warm.write("test_it.py", SUITE)
     run(warm)
-    results: list[Result] = []
+    results: list[Ran] = []
 
     def again() -> None:
         results.append(warm.run("--env-reuse", alone=False))

@@ -21,9 +21,9 @@ from pytest_envpar.containers.sweep import list_ours, sweep
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from conftest import Project
-
     from pytest_envpar.engine.api import Engine
+
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from conftest import Project, Result
+    from rig.runs import Ran
 
     from pytest_envpar.engine.api import Engine, ImageInfo
+
+    from .projects import Project
 
 pytestmark = pytest.mark.engine
 PASSES = "def test_a(): pass\n"
@@ -39,7 +41,7 @@ def made(engine: Engine, project: Project) -> Iterator[Callable[[], list[str]]]:
         engine.remove_image(name, force=True)
 
 
-def image_of(engine: Engine, result: Result) -> ImageInfo:
+def image_of(engine: Engine, result: Ran) -> ImageInfo:
     name = re.findall(r"is kept as (\S+)", result.err)[-1]
     found = engine.inspect_image(name)
     assert found is not None
@@ -155,7 +157,7 @@ def test_a_step_may_leave_a_process_behind(project: Project) -> None:
 def test_one_process_makes_it_while_others_wait(project: Project, made: Callable[[], list[str]]) -> None:
     project.stage("setup = ['echo making; sleep 2']")
     project.write("test_it.py", PASSES)
-    results: list[Result] = []
+    results: list[Ran] = []
     threads = [threading.Thread(target=lambda: results.append(project.run(alone=False))) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -7,12 +7,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shelf import Shelf, info, sha
 
 from pytest_envpar.cli import main, outdated
 from pytest_envpar.engine import select
 from pytest_envpar.errors import EngineError, EnvparError, ImageError, NoEngineError
 from pytest_envpar.images.lockfile import Entry, Lock, read, write
+
+from .shelf import Shelf, info, sha
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,6 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from trees import DictTree, entry, record_digest
 
 from pytest_envpar.config import schema
 from pytest_envpar.config.model import Allow, DriftPolicy, Ignore
@@ -19,6 +18,8 @@ from pytest_envpar.drift.model import Change, Comparison, ConfigChange, Entry, N
 from pytest_envpar.drift.policy import EVERY_PRESET, Policy, unused
 from pytest_envpar.drift.runtime import is_runtime_package, is_runtime_path
 from pytest_envpar.drift.secret import is_secret_file
+
+from .trees import DictTree, entry, record_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from shelf import info
 
 from pytest_envpar.engine.api import EngineInfo, ImageInfo
 from pytest_envpar.engine.docker_images import DockerImages
 from pytest_envpar.errors import EngineError
+
+from .shelf import info
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -20,22 +20,18 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import setup_engine
+import wheelhouse
+from provision import SetupError, bases, engines
+from provision import client as client_module
+from provision.client import Client, EngineRefusedError
+from provision.machine import Machine, cache_folder
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
-sys.path.insert(0, str(FIXTURES))
-
-import setup_engine  # noqa: E402
-import wheelhouse  # noqa: E402
-from provision import SetupError, bases, engines  # noqa: E402
-from provision import client as client_module  # noqa: E402
-from provision.client import Client, EngineRefusedError  # noqa: E402
-from provision.machine import Machine, cache_folder  # noqa: E402
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-sys.path.remove(str(FIXTURES))
 
 
 class FakeEngine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from shelf import Shelf, info, sha
 
 from pytest_envpar.config.model import Build, Settings, Stage
 from pytest_envpar.errors import ImageError, LockError
@@ -20,6 +19,8 @@ from pytest_envpar.images.lockfile import Entry, Lock, read, write
 from pytest_envpar.images.locking import Locked, Mode, decide, mode_of, resolve_stage, settle
 from pytest_envpar.images.pinned import PinnedImage
 from pytest_envpar.images.tags import INPUT
+
+from .shelf import Shelf, info, sha
 
 if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from trees import DictTree, record_digest
 
 from pytest_envpar.drift.packages.apk import Apk
 from pytest_envpar.drift.packages.base import Reader, normal, spellings
@@ -20,6 +19,8 @@ from pytest_envpar.drift.packages.inventory import Pair, inventory, pairs
 from pytest_envpar.drift.packages.npm import Npm
 from pytest_envpar.drift.packages.pip import Pip
 from pytest_envpar.drift.packages.rpm import Header, Rpm
+
+from .trees import DictTree, record_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

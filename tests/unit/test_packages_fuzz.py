@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from trees import DictTree
 
 from pytest_envpar.drift.content import alike_but_for_noise, text_diff
 from pytest_envpar.drift.packages import own_formats
 from pytest_envpar.drift.packages.base import Reader
 from pytest_envpar.drift.packages.rpm import Header
+
+from .trees import DictTree
 
 if TYPE_CHECKING:
     from pytest_envpar.drift.packages.base import PackageFormat

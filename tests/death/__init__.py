@@ -1,0 +1,1 @@
+"""What kills a run, an engine or a container, and what the user is told."""

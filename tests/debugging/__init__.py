@@ -1,0 +1,1 @@
+"""Debuggers, questions and input of tests inside a stage."""

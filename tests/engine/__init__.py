@@ -1,0 +1,1 @@
+"""The engines themselves, and what stands directly on them."""

@@ -1,0 +1,1 @@
+"""Several stages and several workers, one verdict."""

@@ -1,0 +1,1 @@
+"""The same outcomes as in a local run."""

@@ -1,0 +1,1 @@
+"""Plugins of others inside a stage and on the host."""

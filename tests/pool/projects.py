@@ -1,0 +1,64 @@
+"""Projects whose stages run on a pool of engines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from rig.engines import left
+from rig.hosts import FINDABLE, pytest_command
+from rig.projects import Folder
+from rig.runs import Ran, assert_no_error_of_ours, begin, finish
+
+from pytest_envpar.errors import EnvparError
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pytest_envpar.engine.api import Engine
+
+    from .daemons import SecondDocker
+
+IMAGES = {"dev": "envpar-base:py3.13", "qa": "envpar-base:py3.11"}
+TIMEOUT_S = 180.0
+
+
+class Project(Folder):
+    """A project whose stages run on a pool."""
+
+    def __init__(
+        self, root: Path, near: Engine, second: SecondDocker, urls: list[str], environ: Mapping[str, str]
+    ) -> None:
+        super().__init__(root, environ)
+        self.near = near
+        self.second = second
+        self.urls = urls
+
+    def configure(self, *urls: str, stages: tuple[str, ...] = ("qa",), more: str = "") -> None:
+        """Write the configuration with these engines."""
+        text = f"engine = {json.dumps(list(urls) or 'auto')}\n{more}\n"
+        for name in stages:
+            text += f'[stages.{name}]\nimage = "{IMAGES[name]}"\nnetwork = "none"\n'
+        self.write("envpar.toml", text)
+
+    def start(self, *args: str, module: str = "pytest") -> subprocess.Popen[str]:
+        """Start pytest, or another module, with these arguments."""
+        command = pytest_command(*args) if module == "pytest" else [sys.executable, "-m", module, *args]
+        return begin(command, self.root, {**self.environ, **FINDABLE})
+
+    def end(self, process: subprocess.Popen[str], seen: str = "") -> Ran:
+        """Wait for a run; no error of ours may be a traceback, and nothing be left on an engine that is there."""
+        result = finish(process, TIMEOUT_S, seen)
+        assert_no_error_of_ours(result.text)
+        assert left(self.near, self.root) == [], result.text[-8000:]
+        with contextlib.suppress(EnvparError), contextlib.closing(self.second.connect()) as far:
+            assert left(far, self.root) == [], result.text[-8000:]
+        return result
+
+    def run(self, *args: str, module: str = "pytest") -> Ran:
+        """Run pytest, or another module, with these arguments to its end."""
+        return self.end(self.start(*args, module=module))

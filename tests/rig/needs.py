@@ -1,0 +1,38 @@
+"""What a test needs of its machine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_envpar.engine.api import Engine
+
+BASE_IMAGES = ("envpar-base:py3.11", "base:bookworm", "python:3.11-slim")
+"""The names under which a Debian image with Python 3.11 is looked for."""
+
+
+def missing(what: str) -> NoReturn:
+    """Skip on a user's machine, fail in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} (a failure because CI is set)", pytrace=False)
+    pytest.skip(what)
+
+
+def base_image(engine: Engine) -> str:
+    """The name of a Debian image with Python 3.11 and without pytest."""
+    for name in BASE_IMAGES:
+        if engine.inspect_image(name) is not None:
+            return name
+    missing(f"none of {', '.join(BASE_IMAGES)} on {engine.info.kind}; run fixtures/setup_engine.py")
+
+
+def images(engine: Engine, names: Iterable[str]) -> None:
+    """These are on the engine."""
+    for name in names:
+        if engine.inspect_image(name) is None:
+            missing(f"no image {name}; run fixtures/setup_engine.py")

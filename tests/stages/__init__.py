@@ -1,0 +1,1 @@
+"""What one stage promises: its keys, its fixtures, its isolation."""
