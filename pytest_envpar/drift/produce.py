@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from pytest_envpar.drift import folder, manifest, stat_tables
 from pytest_envpar.drift.folder import FolderLayer, UnreadableError
-from pytest_envpar.drift.layers import Stack
+from pytest_envpar.drift.layers import Stack, shared_layers
 from pytest_envpar.drift.manifest import Manifest, ManifestError
+from pytest_envpar.drift.narrowed import WideError, narrowed
 from pytest_envpar.drift.records import KIND, XATTRS, Record
 from pytest_envpar.drift.remote import Scanner
 from pytest_envpar.drift.scanners import NoWayError, Scanners
@@ -34,6 +36,8 @@ Way = Literal["layers", "scan", "export", "archive"]
 Lack = Literal["sockets", "xattrs"]
 PARTIAL: frozenset[Lack] = frozenset(["sockets", "xattrs"])
 WAYS: tuple[Way, ...] = ("layers", "scan", "export", "archive")
+
+Parts = tuple["Listing", "Listing"]
 
 _KIND = "entries"
 _TABLE = "stat"
@@ -151,15 +155,52 @@ class Producer:
         data = None if fresh else self._store.get(_table_key(side), _TABLE, stat_tables.VERSION)
         if data is not None:
             with contextlib.suppress(TableError):
-                return Table(data, lambda: self._scanners.of(side))
-        return Recorder(self._scanners.of(side))
+                return Table(data, lambda: self._scanners.of(side), _table_key(side))
+        return Recorder(self._scanners.of(side), _table_key(side))
 
-    def learn(self, side: Side, listing: Listing) -> None:
+    def parts(self, left: Side, right: Side, skip: Sequence[str], *, fresh: bool) -> Parts | None:
+        """Listings of two images that share layers, of no more than where they may differ.
+
+        None if they share none, or it is known what one of them looks like: then only the other one is walked through.
+
+        Args:
+            skip: Paths that are left out with everything below them.
+            fresh: Whether what is known does not count.
+
+        Raises:
+            NoWayError: No scanner can run there.
+            EngineError: A scanner failed.
+        """
+        sides = (left, right)
+        if any(side.container is not None for side in sides) or not shared_layers(
+            left.diff_ids, right.diff_ids
+        ):
+            return None
+        keys = [f"{_table_key(side)}:{other.image_id}" for side, other in (sides, sides[::-1])]
+        if not fresh:
+            if any(self._store.get(_table_key(side), _TABLE, stat_tables.VERSION) for side in sides):
+                return None
+            one, two = (self._store.get(key, _TABLE, stat_tables.VERSION) for key in keys)
+            if one is not None and two is not None:
+                with contextlib.suppress(TableError):
+                    return (
+                        Table(one, lambda: self._scanners.of(left), keys[0], part=True),
+                        Table(two, lambda: self._scanners.of(right), keys[1], part=True),
+                    )
+        with ThreadPoolExecutor(2) as pool:
+            one_scanner, two_scanner = pool.map(self._scanners.of, sides)
+        try:
+            found = narrowed(one_scanner, two_scanner, skip)
+        except WideError:
+            return Recorder(one_scanner, _table_key(left)), Recorder(two_scanner, _table_key(right))
+        return Recorder(found[0], keys[0]), Recorder(found[1], keys[1])
+
+    def learn(self, listing: Listing) -> None:
         """Keep what a listing of an image has said."""
         if isinstance(listing, (Recorder, Table)) and listing.changed:
             data = listing.table()
             if data is not None and len(data) <= _MAX_KEPT_BYTES:
-                self._store.put(_table_key(side), _TABLE, stat_tables.VERSION, data)
+                self._store.put(listing.key, _TABLE, stat_tables.VERSION, data)
 
     def scan(self, side: Side) -> Produced:
         """By a scanner that reads everything. Raises NoWayError."""

@@ -55,7 +55,7 @@ module.main()
 """
 
 Row = tuple[str, str, str, str, str, str, str, str, str]
-"""A record and the ``inode:ctime`` of its file; that is empty for a folder."""
+"""A record and the ``inode:ctime`` of its file; of a folder only if single folders were asked for."""
 Frame = tuple[bytes, bytes]
 """Rows as they were sent: the letter that says whether files with several names are among them, and the fields."""
 
@@ -149,6 +149,15 @@ class Scanner:
     def frames(self, skip: Sequence[str]) -> Iterator[Frame]:
         """See :class:`Listing`. It is asked at once, and works before the first frame is taken."""
         self._ask(b"S", ["", str(MAX_ENTRIES), *skip])
+        return self._listed()
+
+    def folders(self, paths: Sequence[str], skip: Sequence[str]) -> Iterator[Frame]:
+        """Ask what is in some folders, and not below them; of the root itself, too. Otherwise as :meth:`frames`.
+
+        Folders have an ``inode:ctime`` where equal ones have the same below them. Files with several names have
+        ``inode:ctime:names``, how many names there are anywhere in their layer.
+        """
+        self._ask(b"F", [str(len(skip)), *skip, *paths])
         return self._listed()
 
     def details(self, paths: Sequence[str]) -> dict[str, Detail]:

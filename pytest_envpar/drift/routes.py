@@ -195,9 +195,13 @@ class _Comparing:
         return "scan", iter(listed)
 
     def _listed(self, *, fresh: bool) -> list[Change]:
-        # Making a container takes longer than what follows.
-        with ThreadPoolExecutor(2) as pool:
-            one, two = pool.map(lambda side: self._producer.listing(side, fresh=fresh), self._sides)
+        parts = self._producer.parts(*self._sides, self._skip(self._sides[0]), fresh=fresh)
+        if parts is None:
+            # Making a container takes longer than what follows.
+            with ThreadPoolExecutor(2) as pool:
+                one, two = pool.map(lambda side: self._producer.listing(side, fresh=fresh), self._sides)
+        else:
+            one, two = parts
         both = tuple(zip(self._sides, (one, two), strict=True))
 
         def mounted() -> Callable[[str], bool]:
@@ -216,7 +220,7 @@ class _Comparing:
             )
         )
         for side, listing in both:
-            self._producer.learn(side, listing)
+            self._producer.learn(listing)
             self._why.append(f"{side.name}: {_how(listing)}")
         self._why.append("only files of other inodes were read")
         return listed

@@ -9,6 +9,9 @@ in the scanner's own frames, and what was asked about single paths since.
 Of another engine, or of the image when it is pulled again, the inodes are others: the key names the engine, and a table
 in which too much differs is thrown away. It is never wrong about what is equal: no other file is made at the same
 nanosecond with the same number.
+
+Of two images that share layers only the part in which they may differ is walked through; the two tables of that are of
+use beside each other only.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_envpar.drift.model import NotCompared
-    from pytest_envpar.drift.remote import Frame, Scanner
+    from pytest_envpar.drift.remote import Frame, Listing, Scanner
 
 # 1: first.
 VERSION = 1
@@ -45,14 +48,16 @@ class Recorder:
     """A listing that remembers what a scanner says. Mutable.
 
     Args:
-        scanner: One that runs in a container of an image.
+        listing: From a scanner that runs in a container of an image.
+        key: Under which it is kept.
     """
 
     most_moved: int | None = None
     """See :class:`~pytest_envpar.drift.remote.Listing`: what it says is true at this moment."""
 
-    def __init__(self, scanner: Scanner) -> None:
-        self._scanner = scanner
+    def __init__(self, listing: Listing, key: str = "") -> None:
+        self.key = key
+        self._listing = listing
         self._packer = zlib.compressobj(1)
         self._pieces = [_MAGIC]
         self._whole = False
@@ -63,21 +68,21 @@ class Recorder:
     @property
     def notes(self) -> Sequence[NotCompared]:
         """See :class:`~pytest_envpar.drift.remote.Listing`."""
-        return self._scanner.notes
+        return self._listing.notes
 
     def frames(self, skip: Sequence[str]) -> Iterator[Frame]:
         """See :class:`~pytest_envpar.drift.remote.Listing`."""
-        return self._recorded(self._scanner.frames(skip))
+        return self._recorded(self._listing.frames(skip))
 
     def details(self, paths: Sequence[str]) -> dict[str, Detail]:
         """See :class:`~pytest_envpar.drift.remote.Listing`."""
-        found = self._scanner.details(paths)
+        found = self._listing.details(paths)
         self._add(*_detail_frames(found))
         return found
 
     def table(self) -> bytes | None:
         """What was said; None if not all was, if it is too large or some could not be read. To be asked once."""
-        if not self._whole or self._size > _MAX_RAW or self._scanner.notes:
+        if not self._whole or self._size > _MAX_RAW or self._listing.notes:
             return None
         return b"".join([*self._pieces, self._packer.flush()])
 
@@ -104,15 +109,21 @@ class Table:
     Args:
         data: What :meth:`Recorder.table` gave.
         scanner: Starts a scanner in a container of the image, for what the table does not know.
+        key: Under which it is kept.
+        part: Whether it is one of two that are of use beside each other only.
 
     Raises:
         TableError: The bytes are no table, here or while it is read.
     """
 
-    def __init__(self, data: bytes, scanner: Callable[[], Scanner]) -> None:
+    def __init__(
+        self, data: bytes, scanner: Callable[[], Scanner], key: str = "", *, part: bool = False
+    ) -> None:
         if not data.startswith(_MAGIC):
             raise TableError("it does not begin as one of this version")
+        self.key = key
         self._data = data
+        self._part = part
         self._start = scanner
         self._scanner: Scanner | None = None
         self._rows = 0
@@ -127,7 +138,7 @@ class Table:
     @property
     def most_moved(self) -> int | None:
         """See :class:`~pytest_envpar.drift.remote.Listing`; known when all frames are."""
-        return max(_FEW, self._rows // 4)
+        return None if self._part else max(_FEW, self._rows // 4)
 
     @property
     def asked(self) -> bool:

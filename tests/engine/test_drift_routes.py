@@ -133,7 +133,7 @@ def test_the_answer_is_what_was_planted(engine: Engine, answer: Comparison, own_
     assert answer.not_compared == own_answer.not_compared == ()
 
 
-@pytest.mark.parametrize("force", ["layers", "export", None])
+@pytest.mark.parametrize("force", ["layers", "scan", "export", None])
 def test_two_images(engine: Engine, pair: Planted, answer: Comparison, force: Force | None) -> None:
     store = MemoryStore()
     left, right = image_side(engine, pair.left), image_side(engine, pair.right)
@@ -147,6 +147,11 @@ def test_two_images(engine: Engine, pair: Planted, answer: Comparison, force: Fo
     assert found.route == (force or "layers")
     kept = compare_sides(left, right, store, force=force)
     assert kept.changes == found.changes
+    if force == "scan":
+        # No more of them was listed than what their one layer has, and that is known of both now.
+        assert [len(data) < 20_000 for data in store.kept.values()] == [True, True]
+        for image in (pair.left, pair.right):
+            assert f"{image}: its inodes are known from before" in kept.why
     back = compare_sides(right, left, store, force=force)
     kinds = {"added": "removed", "removed": "added", "modified": "modified"}
     assert [(change.path, kinds[change.kind]) for change in back.changes] == [

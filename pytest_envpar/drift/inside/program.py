@@ -5,11 +5,12 @@ one letter, the length in four bytes, and fields that each end with a zero byte.
 
     H   the first word: empty, or why not every file can be read from here
     S   request: list everything; whether files are read (1 or nothing), limit of entries, paths that are left out
+    F   request: list what is in some folders, and not below; how many paths are left out, those, the folders
     D   request: look at these paths
-    M   answer to S: where something is mounted, and its file system
-    R   answer to S: rows of nine fields (see ``scan.py``), none of which is of a file with several names
+    M   answer to S and F: where something is mounted, and its file system
+    R   answer to S and F: rows of nine fields (see ``scan.py``), of S none of a file with several names
     L   answer to S: rows, some of which are
-    N   answer to S: path and reason of what was not read
+    N   answer to S and F: path and reason of what was not read
     P   answer to D: path, digest, extended attributes and the reason why there is no digest
     E   the end of an answer
     X   the end of it all: the kind of an error, and what it says
@@ -65,6 +66,8 @@ class Answerer:
             try:
                 if header[:1] == b"S":
                     self._list(bool(fields[0]), int(fields[1]), fields[2:])
+                elif header[:1] == b"F":
+                    self._list_folders(fields[1 : 1 + int(fields[0])], fields[1 + int(fields[0]) :])
                 else:
                     self._look(fields)
             except Exception as error:  # noqa: BLE001 - whatever it is, the other side has to know
@@ -88,9 +91,8 @@ class Answerer:
         return ""
 
     def _list(self, read: bool, limit: int, skip: Sequence[str]) -> None:
-        mounted = mounts(self._process)
-        self._send(b"M", [field for pair in mounted for field in pair])
-        scan = Scan(self._root, read=read, skip=[*skip, *(target for target, _ in mounted)], limit=limit)
+        mounted = self._mounted()
+        scan = Scan(self._root, read=read, skip=[*skip, *mounted], limit=limit)
         letter = b"R"
         fields: list[str] = []
         size = 0
@@ -106,6 +108,21 @@ class Answerer:
         self._send(letter, fields)
         self._send(b"N", [field for pair in scan.notes for field in pair])
         self._send(b"E", [])
+
+    def _list_folders(self, skip: Sequence[str], paths: Sequence[str]) -> None:
+        mounted = self._mounted()
+        # In an overlay, and only there, a folder that is the topmost one of the same layer has the same below it.
+        scan = Scan(self._root, read=False, skip=[*skip, *mounted], folders=mounted.get("/") == "overlay")
+        for path in paths:
+            self._send(b"R", [field for row in scan.children(path) for field in row])
+        self._send(b"N", [field for pair in scan.notes for field in pair])
+        self._send(b"E", [])
+
+    def _mounted(self) -> dict[str, str]:
+        """Tell what is mounted, but the root."""
+        mounted = mounts(self._process)
+        self._send(b"M", [field for pair in mounted.items() if pair[0] != "/" for field in pair])
+        return mounted
 
     def _look(self, paths: Sequence[str]) -> None:
         found: Iterator[tuple[str, str, str]]
@@ -152,17 +169,16 @@ class Answerer:
         self._out.write(letter + struct.pack(">I", len(data)) + data)
 
 
-def mounts(process: str) -> list[tuple[str, str]]:
-    """Mount points and file system types that a process sees, but the root's."""
-    found = []
+def mounts(process: str) -> dict[str, str]:
+    """Mount points that a process sees, and the types of their file systems: what is mounted last is on top."""
+    found = {}
     with open(process + "/mountinfo", "rb") as lines:
         for line in lines:
             before, _, after = line.decode("utf-8", "surrogateescape").partition(" - ")
             target = before.split(" ")[4]
             for escape, sign in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
                 target = target.replace(escape, sign)
-            if target != "/":
-                found.append((target, after.split(" ")[0]))
+            found[target] = after.split(" ")[0]
     return found
 
 

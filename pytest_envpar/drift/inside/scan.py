@@ -2,8 +2,7 @@
 
 Part of the program that runs inside a container, and used on the host over the folders of image layers. Rows are the
 records of ``drift/records.py`` with a ninth field, ``inode:ctime``: equal in two containers of one engine for a file
-that both have from the same layer, so that it need not be read. A folder is another one in every container, and has
-none.
+that both have from the same layer, so that it need not be read. A folder has none in a pass over everything.
 
 Nothing but regular files is ever opened, links are never followed, and every folder is entered from the one above, so
 that nothing that moves meanwhile leads outside.
@@ -61,10 +60,17 @@ class Scan:
             but folders: what they are can be asked of single paths.
         skip: Paths below ``root`` that are left out, with everything below them.
         limit: LimitError after so many entries; 0 for no limit.
+        folders: Whether folders have an ``inode:ctime``, too, and files with several names ``inode:ctime:names``.
     """
 
     def __init__(
-        self, root: str, layer: bool = False, read: bool = True, skip: Iterable[str] = (), limit: int = 0
+        self,
+        root: str,
+        layer: bool = False,
+        read: bool = True,
+        skip: Iterable[str] = (),
+        limit: int = 0,
+        folders: bool = False,
     ) -> None:
         self.notes: list[tuple[str, str]] = []
         """Path and reason of what was found and not read."""
@@ -73,6 +79,7 @@ class Scan:
         self._read = read
         self._skip = frozenset(skip)
         self._limit = limit
+        self._folders = folders
         self._count = 0
         self._seen: dict[tuple[int, int], tuple[str, Source]] = {}
         self._device = 0
@@ -119,6 +126,35 @@ class Scan:
                 os.close(folder)
             if self._pool is not None:
                 self._pool.close()
+
+    def children(self, path: str) -> Iterator[Row]:
+        """The rows of what is in a folder, and of nothing below; with those of the root its own."""
+        prefix = path.rstrip("/")
+        folder = files.folder_of(self._root, prefix + "/")
+        if folder is None:
+            self.notes.append((path, "it was gone when it was read"))
+            return
+        try:
+            top = files.open_root(self._root)
+            try:
+                status = os.fstat(top)
+                self._device = status.st_dev
+                if not prefix:
+                    yield self._directory("/", status, top)
+            finally:
+                os.close(top)
+            names = self._names(folder, path)
+            while names:
+                name, entry = names.pop()
+                if prefix + "/" + name in self._skip:
+                    continue
+                below = self._one(folder, prefix + "/" + name, name, entry)
+                if below is not None:
+                    os.close(below)
+                while self._pending:
+                    yield self._finished()
+        finally:
+            os.close(folder)
 
     def single(self, path: str) -> Row | None:
         """The row of one path alone."""
@@ -206,9 +242,7 @@ class Scan:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 self.notes.append((path, files.reason(error)))
-                row = self._row(path, self._kind(status.st_mode), status, "")
-                row[8] = ""
-                self._pending.append((row, None))
+                self._pending.append((self._folder(path, self._kind(status.st_mode), status), None))
             return None
         self._pending.append((self._directory(path, status, below), None))
         return below
@@ -224,10 +258,15 @@ class Scan:
                 for space in _OVERLAY
             ):
                 kind = "D" + kind[1:]
-        row = self._row(path, kind, status, "")
-        row[8] = ""
+        row = self._folder(path, kind, status)
         if xattrs:
             row[6] = files.packed(files.attributes(folder, xattrs))
+        return row
+
+    def _folder(self, path: str, kind: str, status: os.stat_result) -> Row:
+        row = self._row(path, kind, status, "")
+        if not self._folders:
+            row[8] = ""
         return row
 
     def _file(self, folder: int, path: str, name: str, status: os.stat_result, kind: str) -> None:
@@ -244,6 +283,8 @@ class Scan:
         future = self._start(folder, path, name, row) if self._read else None
         if link:
             row[5] = link
+            if self._folders:
+                row[8] += ":%d" % status.st_nlink
             self._seen[key] = (path, (row, future))
             self._pending.append((row, (row, future)))
         else:

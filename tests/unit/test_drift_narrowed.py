@@ -1,0 +1,174 @@
+"""Two images that share layers, listed only where they may differ: nothing that differs is where it was not looked."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_envpar.drift.compare import compare_records
+from pytest_envpar.drift.model import sort_key
+from pytest_envpar.drift.narrowed import WideError, narrowed
+from pytest_envpar.drift.paired import compare_listings
+from pytest_envpar.drift.remote import Detail, Frame, parsed
+from pytest_envpar.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pytest_envpar.drift.model import Change
+    from pytest_envpar.drift.records import Record
+    from pytest_envpar.drift.remote import Scanner
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
+CONTENT = st.sampled_from(["1", "2"])
+BASE = st.dictionaries(PATHS, CONTENT, max_size=20)
+LAYER = st.dictionaries(PATHS, CONTENT | st.none(), max_size=4)
+"""What one more layer puts at a path, or that it removes it."""
+
+
+def above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
+    yield "/"
+
+
+class Layered:
+    """The scanner of an image of two layers; `base` is the same for all images.
+
+    Args:
+        linked: Files of the lower layer with the same content are one file.
+    """
+
+    def __init__(
+        self, name: str, base: Mapping[str, str], layer: Mapping[str, str | None], linked: bool
+    ) -> None:
+        self.notes: list[Any] = []
+        self.listed: list[str] = []
+        self.folders_of: dict[str, str] = {"/": "base"}
+        """The topmost layer that has a folder."""
+        self.files: dict[str, tuple[str, str, int]] = {}
+        """Content, inode, and how many names it has in its layer."""
+        folders = {folder for path in base for folder in above(path)}
+        lower = {path: content for path, content in base.items() if path not in folders}
+        for path, content in lower.items():
+            self.folders_of |= dict.fromkeys(above(path), "base")
+            names = list(lower.values()).count(content) if linked else 1
+            self.files[path] = (content, f"base-{content}" if linked else f"base-{path}", names)
+        for path, put in layer.items():
+            if path in self.folders_of or any(each in self.files for each in above(path)):
+                continue
+            if put is None and self.files.pop(path, None) is None:
+                continue
+            self.folders_of |= dict.fromkeys(above(path), name)
+            if put is not None:
+                self.files[path] = (put, f"{name}-{path}", 1)
+
+    def row(self, path: str) -> tuple[str, ...]:
+        if path in self.folders_of:
+            return (path, "d755", "0:0", "", "", "", "", "0", f"{self.folders_of[path]}-{path}:1")
+        content, inode, names = self.files[path]
+        link = path if names > 1 else ""
+        ident = f"{inode}:1:{names}" if names > 1 else f"{inode}:1"
+        return (path, "f644", "0:0", str(len(content)), "", link, "", "0", ident)
+
+    def folders(self, paths: Sequence[str], _: Sequence[str]) -> Iterator[Frame]:
+        for folder in paths:
+            self.listed.append(folder)
+            inside = [
+                path
+                for path in {**self.folders_of, **self.files}
+                if path != "/" and next(above(path)) == folder
+            ]
+            rows = [self.row(path) for path in [*(["/"] if folder == "/" else []), *sorted(inside)]]
+            yield b"R", "".join(f"{field}\0" for row in rows for field in row).encode()
+
+    def parsed(self, frame: Frame) -> Any:
+        return parsed(frame, "x")
+
+    def details(self, paths: Sequence[str]) -> dict[str, Detail]:
+        return {path: Detail(hashlib.sha256(self.files[path][0].encode()).hexdigest(), "") for path in paths}
+
+    def records(self) -> Iterator[Record]:
+        first: dict[str, str] = {}
+        inodes = [inode for _, inode, _ in self.files.values()]
+        for path in sorted({**self.folders_of, **self.files}, key=sort_key):
+            row = self.row(path)
+            if path in self.folders_of:
+                yield cast("Record", row[:8])
+                continue
+            content, inode, _ = self.files[path]
+            link = first.setdefault(inode, path) if inodes.count(inode) > 1 else ""
+            yield cast("Record", (*row[:4], hashlib.sha256(content.encode()).hexdigest(), link, *row[6:8]))
+
+
+def compared(left: Layered, right: Layered) -> list[Change]:
+    one, two = narrowed(cast("Scanner", left), cast("Scanner", right), ())
+    return list(
+        compare_listings(
+            one, two, skip=((), ()), outside=lambda: lambda _: False, mtime=False, note=lambda *_: None
+        )
+    )
+
+
+@given(BASE, LAYER, LAYER, st.booleans())
+def test_nothing_is_missed_or_it_is_said_that_this_is_not_enough(
+    base: dict[str, str], one: dict[str, str | None], other: dict[str, str | None], linked: bool
+) -> None:
+    left, right = Layered("left", base, one, linked), Layered("right", base, other, linked)
+    try:
+        found = compared(left, right)
+    except WideError:
+        assert linked
+    else:
+        assert found == list(compare_records(left.records(), right.records()))
+    # A folder of the layer that is shared by both is not entered.
+    assert all(
+        left.folders_of[each] == "left" or right.folders_of.get(each) == "right" for each in left.listed[1:]
+    )
+
+
+def test_a_link_that_was_broken_is_told_where_all_names_were_seen() -> None:
+    base = {"/a/one": "1", "/a/two": "1", "/b/other": "2"}
+    left, right = Layered("left", base, {}, True), Layered("right", base, {"/a/two": "1"}, True)
+    changes = compared(left, right)
+    assert {change.path: change.attributes for change in changes} == {
+        "/a/one": ("hardlink",),
+        "/a/two": ("hardlink",),
+    }
+    assert left.listed == right.listed == ["/", "/a"]
+
+
+def test_names_of_a_file_may_be_where_nothing_was_listed() -> None:
+    base = {"/a/one": "1", "/b/two": "1"}
+    left, right = Layered("left", base, {}, True), Layered("right", base, {"/a/one": "1"}, True)
+    with pytest.raises(WideError, match="several names"):
+        compared(left, right)
+
+
+class Plain(Layered):
+    """Where the root is no overlay: folders have no inode that says something."""
+
+    def row(self, path: str) -> tuple[str, ...]:
+        row = super().row(path)
+        return (*row[:8], "") if row[1] == "d755" else row
+
+
+def test_without_an_overlay_everything_has_to_be_listed() -> None:
+    with pytest.raises(WideError, match="no overlays"):
+        compared(Plain("left", {}, {}, False), Plain("right", {}, {}, False))
+
+
+@pytest.mark.parametrize("path", ["/elsewhere/x", "/a"])
+def test_what_was_not_asked_for_is_refused(path: str) -> None:
+    class Lying(Layered):
+        def folders(self, paths: Sequence[str], skip: Sequence[str]) -> Iterator[Frame]:
+            yield from super().folders(paths, skip)
+            yield b"R", "".join(f"{field}\0" for field in self.row("/a")).replace("/a", path, 1).encode()
+
+    with pytest.raises(EngineError, match="not asked"):
+        compared(Lying("left", {"/a": "1"}, {}, False), Layered("right", {"/a": "1"}, {}, False))
