@@ -153,9 +153,7 @@ def lines(told: Sequence[Pollution], *, everything: bool = False) -> list[str]:
         head = f"{escaped(each.name, _MAX_TEXT)}: {each.told()}"
         if everything:
             found.append(head)
-            found += [f"  {_path(left)}" for left in each.paths]
-            if each.total > len(each.paths):
-                found.append(f"  … {each.total - len(each.paths)} more")
+            found += [f"  {path}" for path in paths(each)]
         else:
             shown = ", ".join(_path(left) for left in each.paths[:SHOWN])
             more = each.total - len(each.paths[:SHOWN])
@@ -163,12 +161,23 @@ def lines(told: Sequence[Pollution], *, everything: bool = False) -> list[str]:
     if len(polluters) > ROWS and not everything:
         found.append(f"… {len(polluters) - ROWS} more; -v shows all")
     for each in told:
-        found += [
-            f"{escaped(each.name, _MAX_TEXT)} failed and {_did(touched)} {escaped(str(touched.left.path))}, "
-            f"which {escaped(touched.by, _MAX_TEXT)} {touched.left.kind}"
-            for touched in each.touched
-        ]
+        found += met(each)
     return found
+
+
+def paths(told: Pollution) -> list[str]:
+    """What a test left, one line for each path that is known by name: ``+ /tmp/a``."""
+    more = told.total - len(told.paths)
+    return [*map(_path, told.paths), *([f"… {more} more"] if more else [])]
+
+
+def met(told: Pollution) -> list[str]:
+    """What a failing test met of what others had left, and who had done that, one line each."""
+    return [
+        f"{escaped(told.name, _MAX_TEXT)} failed and {_did(touched)} {escaped(str(touched.left.path))}, "
+        f"which {escaped(touched.by, _MAX_TEXT)} {touched.left.kind}"
+        for touched in told.touched
+    ]
 
 
 def summary(told: Sequence[Pollution]) -> str:

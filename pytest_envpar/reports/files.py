@@ -28,7 +28,9 @@ def rendered(report: RunReport, form: str, configuration: str = "envpar.toml") -
         return run.render(report)
     if form == "markdown":
         return run_markdown.render(report)
-    return drift_sarif.render(report.drifts, configuration)
+    return drift_sarif.render(
+        report.drifts, configuration, pollution=() if report.pollution is None else report.pollution.told
+    )
 
 
 def write(path: Path, text: str, *, parents: bool = False) -> None:

@@ -7,12 +7,14 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+from pytest_envpar.drift.pollution import KINDS
 from pytest_envpar.reports import drift_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_envpar.drift.findings import Drift, FailOn
+    from pytest_envpar.drift.pollution import Pollution
 
 VERSION = 1
 WORST_FIRST = ("error", "failed", "xpassed", "xfailed", "skipped", "not run", "passed")
@@ -61,6 +63,21 @@ class EndOfTest:
 
 
 @dataclasses.dataclass(frozen=True)
+class Leftovers:
+    """What ``--env-pollution`` found.
+
+    Args:
+        told: Of each test, and of what is none, what it left and what a failing one met.
+        unattributed: Paths (in the container) that differ from the image and that nobody was seen changing.
+        problems: Why not all of it is known.
+    """
+
+    told: tuple[Pollution, ...] = ()
+    unattributed: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class RunReport:
     """One run.
 
@@ -73,6 +90,7 @@ class RunReport:
         fail_on: The level at which the gate fails; None without a gate.
         errors: Why comparisons could not be made.
         differing: Node ids of the tests that end differently in different stages.
+        pollution: What tests left behind; None if that was not asked for.
     """
 
     project: str
@@ -85,6 +103,7 @@ class RunReport:
     fail_on: FailOn | None = None
     errors: tuple[str, ...] = ()
     differing: tuple[str, ...] = ()
+    pollution: Leftovers | None = None
 
     @property
     def counts(self) -> Mapping[str, Mapping[str, int]]:
@@ -144,7 +163,43 @@ def as_dict(report: RunReport) -> dict[str, Any]:
             "errors": list(report.errors),
         },
         "drift": [drift_json.as_dict(drift) for drift in report.drifts],
+        "pollution": None if report.pollution is None else _leftovers(report.pollution),
     }
+
+
+def _leftovers(found: Leftovers) -> dict[str, Any]:
+    return {
+        "left": [
+            {
+                **_whose(told),
+                "counts": dict(zip(KINDS, told.counts, strict=True)),
+                "paths": [
+                    {"path": str(left.path), "kind": left.kind, "attributes": list(left.attributes)}
+                    for left in told.paths
+                ],
+            }
+            for told in found.told
+            if told.total
+        ],
+        "met": [
+            {
+                **_whose(told),
+                "did": met.did,
+                "path": str(met.left.path),
+                "kind": met.left.kind,
+                "by": met.by,
+            }
+            for told in found.told
+            for met in told.touched
+        ],
+        "unattributed": list(found.unattributed),
+        "problems": list(found.problems),
+    }
+
+
+def _whose(told: Pollution) -> dict[str, str | None]:
+    nodeid = told.test.removesuffix(f"@{told.stage}") if told.stage else told.test
+    return {"nodeid": nodeid or None, "owner": told.owner or None, "stage": told.stage or None}
 
 
 def render(report: RunReport) -> str:

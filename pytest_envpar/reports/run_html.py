@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+from pytest_envpar.drift import pollution
 from pytest_envpar.drift.render import escaped
 from pytest_envpar.reports import run, words
 
@@ -47,7 +48,7 @@ _COLOURS = {"failed": "bad", "error": "bad", "passed": "good"}
 
 
 def page(report: RunReport) -> str:
-    """The whole page: the verdict, stages, tests that end differently, failures, drift, slow tests, all tests."""
+    """The whole page: the verdict, stages, tests that end differently, failures, drift, pollution, slow tests, all."""
     title = f"{report.project}: {run.headline(report)}"
     parts = [
         _head(report),
@@ -55,6 +56,7 @@ def page(report: RunReport) -> str:
         _differing(report),
         _failures(report),
         _drift(report),
+        _pollution(report),
         _slowest(report),
         _all(report),
     ]
@@ -149,6 +151,29 @@ def _comparison(drift: Drift, failed: bool) -> str:
         told = [f"{each.path} ({each.reason})" for each in drift.not_compared]
         body += _folded(f"{words.number(len(told), 'path')} not compared", told)
     return _section("drift", f"Drift: {drift.left} → {drift.right}", body)
+
+
+def _pollution(report: RunReport) -> str:
+    found = report.pollution
+    if found is None:
+        return ""
+    body = f"<p>{_text(pollution.summary(found.told))}</p>\n"
+    rows = [
+        f"<tr><td><code>{_text(told.name)}</code></td>"
+        f"<td>{_folded(_text(told.told()), pollution.paths(told))}</td></tr>\n"
+        for told in found.told[:_MAX_TESTS]
+        if told.total
+    ]
+    if rows:
+        body += _table("<th>test</th><th>left</th>", rows)
+    met = [f"<li>{_text(line)}</li>\n" for told in found.told[:_MAX_TESTS] for line in pollution.met(told)]
+    if met:
+        body += f'<ul class="bad">\n{"".join(met)}</ul>\n'
+    if found.unattributed:
+        body += _folded(f"{len(found.unattributed)} not attributed to any test", found.unattributed)
+    for problem in found.problems:
+        body += f'<p class="bad">Not all of it is known: {_text(problem)}</p>\n'
+    return _section("pollution", "Pollution", body)
 
 
 def _slowest(report: RunReport) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_envpar.drift import pollution
 from pytest_envpar.reports import drift_markdown, run
 from pytest_envpar.reports.drift_markdown import code, details, plain
 
@@ -32,6 +33,7 @@ def render(report: RunReport, *, limit: int = 50) -> str:
         lines += drift_markdown.render(drift, limit=limit)
         if drift in report.gates:
             lines += [f"**The gate failed** (fail-on {report.fail_on}).", ""]
+    lines += _pollution(report, limit)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -69,6 +71,27 @@ def _bad(report: RunReport, limit: int) -> list[str]:
         title = f"{test.outcome.upper()} {test.nodeid}" + (f" in {test.stage}" if test.stage else "")
         lines += details(title, [code(line) for line in test.text.splitlines()], "", _LINES)
     return lines + _more(len(report.bad) - limit)
+
+
+def _pollution(report: RunReport, limit: int) -> list[str]:
+    found = report.pollution
+    if found is None:
+        return []
+    lines = ["### Pollution", "", plain(pollution.summary(found.told)), ""]
+    met = [line for told in found.told for line in pollution.met(told)]
+    lines += [f"- {plain(line)}" for line in met[:limit]]
+    lines += ["", *_more(len(met) - limit)] if met else []
+    left = [told for told in found.told if told.total]
+    for told in left[:limit]:
+        paths = [code(path) for path in pollution.paths(told)]
+        lines += details(f"{told.name}: {told.told()}", paths, "", limit)
+    lines += _more(len(left) - limit)
+    if found.unattributed:
+        title = f"{len(found.unattributed)} not attributed to any test"
+        lines += details(title, [code(path) for path in found.unattributed], "", limit)
+    for problem in found.problems:
+        lines += [f"Not all of it is known: {plain(problem)}", ""]
+    return lines
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_envpar.drift import pollution
 from pytest_envpar.drift.render import escaped
+from pytest_envpar.reports.run import Leftovers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_envpar.drift.changes import Changes
 
@@ -88,6 +90,16 @@ class PollutionReport:
     def told(self) -> tuple[pollution.Pollution, ...]:
         """All that was told, in order."""
         return tuple(self._told)
+
+    def leftovers(self, stages: Sequence[str]) -> Leftovers:
+        """All that is known, for a report.
+
+        Args:
+            stages: The stages of the run.
+        """
+        alone = stages[0] if len(stages) == 1 else ""
+        told = (dataclasses.replace(each, stage=each.stage or alone) for each in self._told)
+        return Leftovers(tuple(told), tuple(self._unattributed()), tuple(self._problems))
 
     def output(self) -> dict[str, Any]:
         """What a worker of pytest-xdist hands to its controller; :meth:`take` reads it there."""

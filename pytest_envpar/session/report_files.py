@@ -62,10 +62,10 @@ def asked(config: pytest.Config) -> tuple[tuple[Path, str], ...]:
                 f"{name}={given}: the end of its name says which report this is, and {path.suffix!r} says none",
                 hint=f"name a file that ends with one of {', '.join(FORMS)}",
             )
-        if form == "sarif" and not drifts:
+        if form == "sarif" and not (drifts or getattr(config.option, options.POLLUTION.dest)):
             raise UsageError(
-                f"{name}={given}: SARIF holds what a comparison finds, and nothing is compared",
-                hint=f"add {options.DRIFT.name}",
+                f"{name}={given}: SARIF holds what comparisons find and tests leave, and neither is looked at",
+                hint=f"add {options.DRIFT.name} or {options.POLLUTION.name}",
             )
         if path.is_dir():
             raise UsageError(f"{name}={given}: this is a folder", hint="name a file in it")
@@ -133,7 +133,8 @@ class ReportFiles:
 
     def _report(self, status: int) -> RunReport:
         manager = self._config.pluginmanager
-        run, gate, parity = (manager.get_plugin(f"envpar-{name}") for name in ("run", "gate", "parity"))
+        plugins = ("run", "gate", "parity", "pollution")
+        run, gate, parity, pollution = (manager.get_plugin(f"envpar-{name}") for name in plugins)
         stages = tuple(each.facts() for each in run.environments()) if run is not None else ()
         names = [stage.name for stage in stages]
         started = dt.datetime.fromtimestamp(self._started).astimezone()
@@ -148,6 +149,7 @@ class ReportFiles:
             fail_on=gate.fail_on if gate is not None else None,
             errors=gate.errors if gate is not None else (),
             differing=tuple(parity.differing) if parity is not None else (),
+            pollution=pollution.leftovers(names) if pollution is not None else None,
         )
 
     def _test(self, nodeid: str, names: Sequence[str]) -> EndOfTest:

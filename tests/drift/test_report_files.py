@@ -94,7 +94,7 @@ def test_a_comparison_without_a_stage(suite: Project) -> None:
     ("args", "told"),
     [
         (["--env=dev", "--env-report=r.txt"], "--env-report=r.txt: the end of its name says which report"),
-        (["--env=dev", "--env-report=r.sarif"], "nothing is compared"),
+        (["--env=dev", "--env-report=r.sarif"], "neither is looked at"),
         (["--env-report=r.html"], "there is neither a stage nor a comparison to report"),
         (["--env=dev", "--env-report=folder.md"], "this is a folder"),
     ],

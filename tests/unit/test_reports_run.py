@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_envpar.drift.findings import Drift, PackageFinding
 from pytest_envpar.drift.model import NotCompared, PackageChange
+from pytest_envpar.drift.pollution import Left, Pollution, Touched
 from pytest_envpar.errors import UsageError
 from pytest_envpar.reports import files, run_html
-from pytest_envpar.reports.run import EndOfTest, RunReport, StageFacts, headline
+from pytest_envpar.reports.run import EndOfTest, Leftovers, RunReport, StageFacts, headline
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from typing import Any
 
 EVIL = "\x1b[31m<script>alert(1)</script>|`@x\n\udcff"
 DRIFT = Drift(
@@ -44,6 +46,28 @@ REPORT = RunReport(
     fail_on="package",
     errors=("dev..old: there is no image",),
     differing=("test_a.py::test_ok",),
+    pollution=Leftovers(
+        (
+            Pollution(
+                "t/test_a.py::test_ok@dev",
+                counts=(2, 0, 0),
+                paths=(Left(PurePosixPath("/tmp/flag"), "created"),),
+                stage="dev",
+            ),
+            Pollution(
+                "test_a.py::test_bad@dev",
+                touched=(
+                    Touched("opened", Left(PurePosixPath("/tmp/flag"), "created"), "t/test_a.py::test_ok"),
+                ),
+                stage="dev",
+            ),
+            Pollution(
+                "", "session fixture db", (0, 1, 0), (Left(PurePosixPath("/etc/x"), "changed", ("mode",)),)
+            ),
+        ),
+        ("/var/odd",),
+        ("too many folders",),
+    ),
 )
 HOSTILE = RunReport(
     EVIL,
@@ -56,6 +80,19 @@ HOSTILE = RunReport(
     fail_on="any",
     errors=(EVIL,),
     differing=(EVIL,),
+    pollution=Leftovers(
+        (
+            Pollution(
+                EVIL,
+                EVIL,
+                (1, 0, 0),
+                (Left(PurePosixPath(EVIL), "created", (EVIL,)),),
+                (Touched(EVIL, Left(PurePosixPath(EVIL), "created"), EVIL),),
+            ),
+        ),
+        (EVIL,),
+        (EVIL,),
+    ),
 )
 
 
@@ -103,12 +140,44 @@ def test_the_data() -> None:
     }
     assert data["drift"][0]["packages"][0]["name"] == "libc6"
     assert data["differing"] == ["test_a.py::test_ok"]
+    pollution = data["pollution"]
+    assert pollution["left"] == [
+        {
+            "nodeid": "t/test_a.py::test_ok",
+            "owner": None,
+            "stage": "dev",
+            "counts": {"created": 2, "changed": 0, "deleted": 0},
+            "paths": [{"path": "/tmp/flag", "kind": "created", "attributes": []}],
+        },
+        {
+            "nodeid": None,
+            "owner": "session fixture db",
+            "stage": None,
+            "counts": {"created": 0, "changed": 1, "deleted": 0},
+            "paths": [{"path": "/etc/x", "kind": "changed", "attributes": ["mode"]}],
+        },
+    ]
+    assert pollution["met"] == [
+        {
+            "nodeid": "test_a.py::test_bad",
+            "owner": None,
+            "stage": "dev",
+            "did": "opened",
+            "path": "/tmp/flag",
+            "kind": "created",
+            "by": "t/test_a.py::test_ok",
+        }
+    ]
+    assert pollution["unattributed"] == ["/var/odd"]
+    assert pollution["problems"] == ["too many folders"]
 
 
 def test_a_run_without_stage_and_gate() -> None:
     report = RunReport("shop", "now", 0.1, 0, tests=(EndOfTest("test_a", None, "passed", 0.1),))
     assert headline(report) == "1 passed"
-    assert json.loads(files.rendered(report, "json"))["gate"] is None
+    data = json.loads(files.rendered(report, "json"))
+    assert (data["gate"], data["pollution"]) == (None, None)
+    assert "ollution" not in files.rendered(report, "html") + files.rendered(report, "markdown")
     assert "@" not in "".join(Page(run_html.page(report)).said).partition("All tests")[2]
 
 
@@ -126,6 +195,12 @@ def test_the_page() -> None:
         "E assert 1 == 2",
         "libc6 2.36 -> 2.37 (dpkg, 2 files)",
         "1 path not compared",
+        "1 test left something on the file system; paths in all: 2 created, 1 changed",
+        "t/test_a.py::test_ok@devcreated 2+ /tmp/flag … 1 more",
+        "test_a.py::test_bad@dev failed and opened /tmp/flag, which t/test_a.py::test_ok created",
+        "session fixture dbchanged 1~ /etc/x (mode)",
+        "1 not attributed to any test/var/odd",
+        "Not all of it is known: too many folders",
         "0.25 stest_a.py::test_ok@dev",
     ):
         assert part in text, text
@@ -147,16 +222,33 @@ def test_markdown() -> None:
         "**Not compared**: dev..old\\: there is no image",
         "### Drift: dev → qa",
         "**The gate failed** (fail-on package).",
+        "### Pollution",
+        "- test\\_a.py\\:\\:test\\_bad\\@dev failed and opened /tmp/flag, which t/test\\_a.py\\:\\:test\\_ok created",
+        "<summary>t/test_a.py::test_ok&#64;dev: created 2</summary>\n\n````\n+ /tmp/flag\n… 1 more\n````",
+        "<summary>1 not attributed to any test</summary>",
+        "Not all of it is known: too many folders",
     ):
         assert part in text, text
 
 
-def test_sarif_has_the_drift() -> None:
-    found = json.loads(files.rendered(REPORT, "sarif", "pyproject.toml"))["runs"][0]["results"]
-    assert [each["ruleId"] for each in found] == ["drift/package"]
+def test_sarif_has_the_drift_and_the_pollution() -> None:
+    run = json.loads(files.rendered(REPORT, "sarif", "pyproject.toml"))["runs"][0]
+    found: list[dict[str, Any]] = run["results"]
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert [rules[each["ruleIndex"]] for each in found] == [each["ruleId"] for each in found]
+    assert [
+        (each["ruleId"], each["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
+        for each in found
+    ] == [
+        ("drift/package", "pyproject.toml"),
+        ("pollution/left", "t/test_a.py"),
+        ("pollution/met", "test_a.py"),
+        ("pollution/left", "pyproject.toml"),
+    ]
+    assert found[2]["message"]["text"].endswith("opened /tmp/flag, which t/test_a.py::test_ok created")
 
 
-@pytest.mark.parametrize("form", ["html", "markdown", "json"])
+@pytest.mark.parametrize("form", ["html", "markdown", "json", "sarif"])
 def test_nothing_from_inside_is_markup(form: str) -> None:
     text = files.rendered(HOSTILE, form)
     assert "\x1b" not in text
