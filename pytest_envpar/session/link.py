@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_RESTARTS = 10
 CREDIT = 2000
+_OF_PLACE = ("args", "cwd", "root", "cache_dir", "pycache", "bytecode", "facts", "services", "coverage")
+"""What a worker is told of its container and engine; the rest is of the run, and decided once."""
 
 
 class Place(Protocol):
@@ -95,7 +97,7 @@ class Link:
         self._launch = launch
         self._options = options
         self._said: dict[str, Any] = {}
-        """What the first worker was told."""
+        """What the first worker was told, and what has become of the run since."""
         self._console = console
         self._place: Place | None = None
         self._translate: list[int] | None = None
@@ -321,7 +323,9 @@ class Link:
         self._greet(place, None if told is None else {**told, "left": [], "died": ""})
 
     def _greet(self, place: Place, pollution: Any) -> None:
-        options = {**self._said, "autostart": False, "cache": {}, "pollution": pollution}
+        now = self._options(place)
+        here = {name: now[name] for name in _OF_PLACE if name in now}
+        options = {**self._said, **here, "autostart": False, "cache": {}, "pollution": pollution}
         if options.get("coverage"):
             options["coverage"] = {**options["coverage"], "first": False}
         place.client.send(init_message(options))

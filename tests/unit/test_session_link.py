@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -101,6 +102,26 @@ def test_an_engine_that_goes_while_a_fresh_worker_collects(moves: bool) -> None:
     assert plan.indices == [0]
     # What tests were given on the lost engines is let go of.
     assert launch.gone == (2 if moves else 3)
+
+
+def test_a_fresh_worker_is_told_where_it_is() -> None:
+    first, second, third, fourth = Place(), Place(Gone("")), Place(COLLECTED), Place()
+    names = {id(first): "first", id(second): "second", id(third): "third", id(fourth): "fourth"}
+
+    def options(place: Any) -> dict[str, Any]:
+        here = {name: names[id(place)] for name in ("args", "cwd", "facts", "services")}
+        # What the terminal is like may look otherwise as long as pytest captures.
+        width = 80 if place is first else 40
+        return {"credit": 10, "crew": None, "pollution": None, "width": width, "cache": {"cache/x": 1}, **here}
+
+    link = Link(Launch(first, second, third), "qa", options)
+    link.boot()
+    link.restart(dataclasses.replace(DEATH, container_gone=True), [0], ["f::x"])
+    link.greet(fourth)
+    for place in (second, third, fourth):
+        told = place.told[0].options
+        assert {told[name] for name in ("args", "cwd", "facts", "services")} == {names[id(place)]}
+        assert (told["width"], told["cache"]) == (80, {})
 
 
 def test_an_engine_that_comes_and_goes_is_given_up() -> None:
