@@ -195,7 +195,8 @@ class DockerImages(Calls):
         return tuple(parse.listed_image(item) for item in parse.rows(answer))
 
     def list_tagged(self, repository: str) -> tuple[Listed, ...]:
-        # Podman has names with their registry, and its own for those without one.
+        # Podman has names with their registry, also those without one: its own, or that of Docker for an image that
+        # was tagged over this API.
         pattern = f"*{repository}:*" if self._info.kind == "podman" else f"{repository}:*"
         query = {"filters": json.dumps({"reference": [pattern]})}
         found = (
@@ -205,7 +206,7 @@ class DockerImages(Calls):
             Listed(parse.image_id(item.get("Id")), tag, parse.labels(item.get("Labels")))
             for item in found
             for tag in parse.texts(item.get("RepoTags"))
-            if tag.removeprefix("localhost/").startswith(f"{repository}:")
+            if tag.removeprefix("localhost/").removeprefix("docker.io/").startswith(f"{repository}:")
         )
 
     def save_image(self, image: str) -> Iterator[bytes]:

@@ -56,6 +56,18 @@ def test_an_image_is_described(engine: Engine, base_image: str) -> None:
     assert (image.os, image.architecture) == (engine.info.os, engine.info.architecture)
 
 
+def test_tagged_images_are_listed(engine: Engine, base_image: str) -> None:
+    """Podman adds a registry to the name of a tag, here that of Docker."""
+    repository = f"envpar-test/{secrets.token_hex(6)}"
+    engine.tag_image(base_image, f"{repository}:1")
+    (listed,) = engine.list_tagged(repository)
+    assert listed.id == base_image
+    assert listed.name.endswith(f"{repository}:1")
+    engine.remove_image(listed.name)
+    assert engine.list_tagged(repository) == ()
+    assert engine.inspect_image(base_image) is not None
+
+
 def test_a_build_makes_a_labelled_image(
     engine: Engine, base_name: str, run_labels: Mapping[str, str], create: Callable[..., str]
 ) -> None:

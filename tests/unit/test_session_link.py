@@ -112,7 +112,14 @@ def test_a_fresh_worker_is_told_where_it_is() -> None:
         here = {name: names[id(place)] for name in ("args", "cwd", "facts", "services")}
         # What the terminal is like may look otherwise as long as pytest captures.
         width = 80 if place is first else 40
-        return {"credit": 10, "crew": None, "pollution": None, "width": width, "cache": {"cache/x": 1}, **here}
+        return {
+            "credit": 10,
+            "crew": None,
+            "pollution": None,
+            "width": width,
+            "cache": {"cache/x": 1},
+            **here,
+        }
 
     link = Link(Launch(first, second, third), "qa", options)
     link.boot()
