@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 from pytest_envpar import options
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.containers.source import PathFacts, plan_source
-from pytest_envpar.engine.api import ContainerSpec
 from pytest_envpar.engine.select import select_engine
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.worker.supply import Supply
 
 if TYPE_CHECKING:

@@ -34,8 +34,8 @@ from pytest_envpar.drift.folder import folder_manifest
 from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import container_side, image_side
-from pytest_envpar.engine.api import ContainerSpec
 from pytest_envpar.engine.select import select_engine
+from pytest_envpar.engine.values.create import ContainerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

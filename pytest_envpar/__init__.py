@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pytest_envpar.drift.changes import Changes
     from pytest_envpar.drift.manifest import Manifest
     from pytest_envpar.drift.model import Comparison
-    from pytest_envpar.engine.api import ExecResult, Stats
+    from pytest_envpar.engine.values.containers import Stats
+    from pytest_envpar.engine.values.processes import ExecResult
     from pytest_envpar.errors import (
         CommandError,
         CommandTimeoutError,
@@ -56,10 +57,10 @@ _HOMES = {
     "Comparison": "drift.model",
     "Container": "containers.handle",
     "ContainerFactory": "session.shelf",
-    "ExecResult": "engine.api",
+    "ExecResult": "engine.values.processes",
     "Manifest": "drift.manifest",
     "Process": "containers.handle_process",
-    "Stats": "engine.api",
+    "Stats": "engine.values.containers",
 }
 
 

@@ -19,7 +19,7 @@ from pytest_envpar.errors import EngineError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_envpar.engine.api import EngineInfo
+    from pytest_envpar.engine.values.engine import EngineInfo
 
 _LOW_DISK_BYTES = 2 << 30
 _JSON_VERSION = 1

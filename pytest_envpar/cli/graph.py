@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_envpar.config.model import Settings, Stage
-    from pytest_envpar.engine.api import Engine, ImageInfo
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.images import ImageInfo
     from pytest_envpar.ledger import ImageRecord, Ledger
 
 JSON_VERSION = 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_envpar.containers.lifecycle import RunningContainer
     from pytest_envpar.containers.recipe import Recipe
-    from pytest_envpar.engine.api import ContainerInfo
+    from pytest_envpar.engine.values.containers import ContainerInfo
     from pytest_envpar.images.pinned import PinnedImage
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_envpar.containers.handle_paths import ContainerPath
-    from pytest_envpar.engine.api import ExecResult
+    from pytest_envpar.engine.values.processes import ExecResult
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 

@@ -13,7 +13,7 @@ from pytest_envpar.errors import EngineError, UsageError
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-    from pytest_envpar.engine.api import Stats
+    from pytest_envpar.engine.values.containers import Stats
 
 _POLL_S = 0.02
 _READY_S = 60.0

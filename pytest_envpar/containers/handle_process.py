@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from pytest_envpar.engine.api import ExecResult
+from pytest_envpar.engine.values.processes import ExecResult
 from pytest_envpar.errors import (
     CommandError,
     CommandTimeoutError,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from pytest_envpar.containers import cachefolder
-from pytest_envpar.engine.api import ContainerSpec, Mount
+from pytest_envpar.engine.values.create import ContainerSpec, Mount
 from pytest_envpar.images import tarstream
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_envpar.containers.lifecycle import RunningContainer
-    from pytest_envpar.engine.api import Engine, EngineInfo
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.engine import EngineInfo
 
 _SHELLS = (PurePosixPath("/bin/bash"), PurePosixPath("/bin/sh"))
 

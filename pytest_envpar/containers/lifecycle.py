@@ -19,7 +19,7 @@ from pytest_envpar.containers.source import (
     remove_volume,
     written_mount,
 )
-from pytest_envpar.engine.api import ContainerSpec, Mount
+from pytest_envpar.engine.values.create import ContainerSpec, Mount
 from pytest_envpar.errors import ConflictError, StageError
 from pytest_envpar.images.tags import slug
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from pytest_envpar.config.model import Stage
     from pytest_envpar.containers.labels import Kind, Owner
-    from pytest_envpar.engine.api import ContainerInfo, Engine, Stream
+    from pytest_envpar.engine.api import Engine, Stream
+    from pytest_envpar.engine.values.containers import ContainerInfo
     from pytest_envpar.images.pinned import PinnedImage
 
 KEPT = "envpar-kept-"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_envpar.config.model import Ready, Service
-    from pytest_envpar.engine.api import Engine, ImageInfo
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.images import ImageInfo
 
 _HTTP_PORT = 80
 _MAX_ERRORS = 1 << 14

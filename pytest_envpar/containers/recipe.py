@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.handle import Comparer
     from pytest_envpar.containers.labels import Owner
     from pytest_envpar.containers.source import SourcePlan
-    from pytest_envpar.engine.api import Engine, Mount
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.create import Mount
     from pytest_envpar.images.pinned import PinnedImage
 
 

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_envpar.engine.api import LogLine
+    from pytest_envpar.engine.values.containers import LogLine
 
 _MAX_BYTES = 1 << 19
 _LINE_COST = 64

@@ -20,7 +20,7 @@ from pytest_envpar.containers.labels import SERVICE
 from pytest_envpar.containers.lifecycle import container_name, create_owned, kept_name
 from pytest_envpar.containers.networks import open_network
 from pytest_envpar.containers.servicelog import ServiceLog
-from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import EngineError, EnvparError, NotFoundError, ServiceError, escaped
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from pytest_envpar.config.model import Service, Stage
     from pytest_envpar.containers.labels import Owner
     from pytest_envpar.containers.readiness import Vantage
-    from pytest_envpar.engine.api import ContainerInfo, Engine
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.containers import ContainerInfo
     from pytest_envpar.images.pinned import PinnedImage
 
 _TAIL = 25

@@ -20,7 +20,7 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from pytest_envpar.engine.api import ContainerSpec, EngineInfo, Mount
+from pytest_envpar.engine.values.create import ContainerSpec, Mount
 from pytest_envpar.errors import EngineError, StageError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_envpar.config.model import Source
     from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.engine import EngineInfo
 
 MAPPED_ROOT = PurePosixPath("/envpar")
 """Where a project goes that cannot have its own path.

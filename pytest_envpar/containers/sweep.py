@@ -15,7 +15,8 @@ from pytest_envpar.images.tags import COPIES
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_envpar.engine.api import Engine, Listed
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.engine import Listed
 
 State = Literal["live", "dead", "kept", "cache"]
 ObjectType = Literal["container", "volume", "network", "image"]

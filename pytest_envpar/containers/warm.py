@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     import filelock
 
-    from pytest_envpar.engine.api import Engine, Listed
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.engine import Listed
 
 PARKED = "envpar-warm-"
 TAKEN = "envpar-taken-"

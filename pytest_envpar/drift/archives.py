@@ -19,13 +19,14 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from pytest_envpar.drift import tar
 from pytest_envpar.drift.tar import TarError
-from pytest_envpar.engine import parse
+from pytest_envpar.engine.parse.images import platforms, run_config
+from pytest_envpar.engine.parse.shapes import rows, table, texts
 from pytest_envpar.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_envpar.engine.api import RunConfig
+    from pytest_envpar.engine.values.images import RunConfig
 
 _PIECE = 1 << 18
 _MAX_JSON = 1 << 24
@@ -243,44 +244,42 @@ def _belongs(name: str) -> bool:
 
 
 def _docker(path: Path, files: _Files) -> Archive:
-    images = parse.rows(_json(path, files, "manifest.json"))
+    images = rows(_json(path, files, "manifest.json"))
     if len(images) != 1:
-        names = [name for image in images for name in parse.texts(parse.table(image).get("RepoTags"))]
+        names = [name for image in images for name in texts(table(image).get("RepoTags"))]
         raise UsageError(
             f"{path} has {len(images)} images{': ' if names else ''}{', '.join(names)}",
             hint="save one image alone: docker save -o FILE IMAGE",
         )
-    image = parse.table(images[0])
+    image = table(images[0])
     return _archive(
         path,
         files,
-        parse.texts(image.get("RepoTags")),
+        texts(image.get("RepoTags")),
         str(image.get("Config") or ""),
-        parse.texts(image.get("Layers")),
+        texts(image.get("Layers")),
     )
 
 
 def _oci(path: Path, files: _Files, platform: str) -> Archive:
-    described = parse.table(_json(path, files, "index.json"))
+    described = table(_json(path, files, "index.json"))
     tags: tuple[str, ...] = ()
     for _ in range(_MAX_NESTED):
-        chosen = _choose(path, parse.rows(described.get("manifests")), platform)
-        note = parse.table(chosen.get("annotations")).get("org.opencontainers.image.ref.name")
+        chosen = _choose(path, rows(described.get("manifests")), platform)
+        note = table(chosen.get("annotations")).get("org.opencontainers.image.ref.name")
         tags = tags or ((str(note),) if note else ())
-        described = parse.table(_json(path, files, _blob_name(path, chosen.get("digest"))))
+        described = table(_json(path, files, _blob_name(path, chosen.get("digest"))))
         if "layers" in described:
-            layers = [
-                _blob_name(path, parse.table(each).get("digest")) for each in parse.rows(described["layers"])
-            ]
-            config = _blob_name(path, parse.table(described.get("config")).get("digest"))
+            layers = [_blob_name(path, table(each).get("digest")) for each in rows(described["layers"])]
+            config = _blob_name(path, table(described.get("config")).get("digest"))
             return _archive(path, files, tags, config, layers)
     raise UsageError(f"{path}: its index leads to no image")
 
 
 def _choose(path: Path, listed: Sequence[Any], platform: str) -> dict[str, Any]:
     found = []
-    for each in map(parse.table, listed):
-        made = parse.platforms([each.get("platform")]) if each.get("platform") else ("",)
+    for each in map(table, listed):
+        made = platforms([each.get("platform")]) if each.get("platform") else ("",)
         if made and (not platform or not made[0] or made[0].startswith(platform)):
             found.append((made[0], dict(each)))
     if len(found) != 1:
@@ -297,8 +296,8 @@ def _archive(path: Path, files: _Files, tags: Sequence[str], config: str, layers
     if blob is None:
         raise TarError(f"{path}: the image's configuration {config[:80]!r} is missing")
     data = blob.read()
-    described = parse.table(_parsed(path, config, data))
-    diff_ids = parse.texts(parse.table(described.get("rootfs")).get("diff_ids"))
+    described = table(_parsed(path, config, data))
+    diff_ids = texts(table(described.get("rootfs")).get("diff_ids"))
     blobs = [files.get(name) for name in layers]
     if len(diff_ids) != len(blobs) or not all(_DIGEST.fullmatch(each) for each in diff_ids):
         raise TarError(f"{path}: it names {len(blobs)} layers, and its configuration {len(diff_ids)}")
@@ -308,7 +307,7 @@ def _archive(path: Path, files: _Files, tags: Sequence[str], config: str, layers
     return Archive(
         path,
         tuple(tags),
-        parse.run_config(described.get("config")),
+        run_config(described.get("config")),
         f"sha256:{hashlib.sha256(data).hexdigest()}",
         diff_ids,
         tuple(found for found in blobs if found is not None),

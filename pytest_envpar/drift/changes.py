@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pytest_envpar.drift.model import Attribute
     from pytest_envpar.drift.model import Change as Difference
     from pytest_envpar.drift.produce import Store
-    from pytest_envpar.engine.api import Engine, LayerFolders
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.files import LayerFolders
 
 Kind = Literal["added", "removed", "modified"]
 Noise = Literal["bytecode", "tmp_path"]

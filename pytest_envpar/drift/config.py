@@ -11,7 +11,7 @@ from pytest_envpar.images.tags import LABEL_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_envpar.engine.api import RunConfig
+    from pytest_envpar.engine.values.images import RunConfig
 
 _ENGINE_ENV = frozenset({"HOME", "HOSTNAME", "TERM", "container"})
 """What Podman adds to the environment of every container."""

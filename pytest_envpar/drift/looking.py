@@ -84,7 +84,7 @@ def created(side: Side, resources: contextlib.ExitStack, labels: Mapping[str, st
     """
     import contextlib
 
-    from pytest_envpar.engine.api import ContainerSpec
+    from pytest_envpar.engine.values.create import ContainerSpec
 
     engine = side.engine
     assert engine is not None

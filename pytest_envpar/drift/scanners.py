@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pytest_envpar.drift import remote
-from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError
 
 if TYPE_CHECKING:

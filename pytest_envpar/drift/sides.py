@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path, PurePosixPath
 
-    from pytest_envpar.engine.api import ContainerInfo, Engine, ImageInfo, RunConfig
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.containers import ContainerInfo
+    from pytest_envpar.engine.values.images import ImageInfo, RunConfig
     from pytest_envpar.images.lockfile import Entry as LockEntry
 
 

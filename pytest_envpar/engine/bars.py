@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from pytest_envpar.engine.parse import table
+from pytest_envpar.engine.parse.shapes import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

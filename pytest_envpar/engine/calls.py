@@ -14,7 +14,7 @@ from pytest_envpar.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_envpar.engine.api import EngineInfo
+    from pytest_envpar.engine.values.engine import EngineInfo
 
 _REQUEST_TIMEOUT_S = 120.0
 _LISTING_TIMEOUT_S = 5.0

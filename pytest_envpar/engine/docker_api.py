@@ -13,23 +13,18 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pytest_envpar.engine import parse
-from pytest_envpar.engine.api import (
-    ContainerInfo,
-    ContainerSpec,
-    EngineInfo,
-    ExecResult,
-    LayerFolders,
-    Listed,
-    PathChange,
-)
 from pytest_envpar.engine.calls import POLL_S, label_filter
 from pytest_envpar.engine.docker_images import DockerImages
 from pytest_envpar.engine.docker_life import DockerLife
 from pytest_envpar.engine.docker_networks import DockerNetworks
+from pytest_envpar.engine.parse.create import create_body
+from pytest_envpar.engine.parse.engines import engine_info, own_service_info
+from pytest_envpar.engine.parse.listings import listed_container, listed_named
+from pytest_envpar.engine.parse.shapes import rows, table
 from pytest_envpar.engine.paths import at
 from pytest_envpar.engine.stream import SocketStream, demultiplexed, last_lines
 from pytest_envpar.engine.translate import AnswerError, ProtocolError, translated
+from pytest_envpar.engine.values.processes import ExecResult
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 
 if TYPE_CHECKING:
@@ -37,6 +32,10 @@ if TYPE_CHECKING:
 
     from pytest_envpar.engine.connection import Response, TlsFiles
     from pytest_envpar.engine.retry import Backoff
+    from pytest_envpar.engine.values.containers import ContainerInfo
+    from pytest_envpar.engine.values.create import ContainerSpec
+    from pytest_envpar.engine.values.engine import EngineInfo, Listed
+    from pytest_envpar.engine.values.files import LayerFolders, PathChange
 
 __all__ = ["MINIMUM_API", "DockerEngine"]
 
@@ -100,11 +99,11 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
             query["name"] = spec.name
         if spec.platform:
             query["platform"] = spec.platform
-        body = parse.create_body(spec)
+        body = create_body(spec)
         answer = self._json(
             "POST", "/containers/create", f"container of image {spec.image}", query=query, body=body
         )
-        return str(parse.table(answer).get("Id") or "")
+        return str(table(answer).get("Id") or "")
 
     def attach(self, container: str) -> SocketStream:
         query = {"stream": "1", "stdin": "1", "stdout": "1", "stderr": "1"}
@@ -174,7 +173,9 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
         return self._exec(container, command, env=env, user=user, workdir=workdir, stdin=stdin)
 
     def inspect_container(self, container: str) -> ContainerInfo:
-        return parse.container_info(
+        from pytest_envpar.engine.parse.containers import container_info
+
+        return container_info(
             self._json("GET", at("containers", container, "json"), f"container {_short(container)}")
         )
 
@@ -195,7 +196,7 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
             if timeout_s is not None and isinstance(error.__cause__, TimeoutError):
                 raise TimeoutError(f"{doing}: not within {timeout_s} s") from None
             raise
-        return int(parse.table(answer).get("StatusCode") or 0)
+        return int(table(answer).get("StatusCode") or 0)
 
     def logs(self, container: str, *, tail: int | None = None, since: float | None = None) -> bytes:
         # Podman's own tail loses what was written without the end of a line, or joins it to the line before.
@@ -235,22 +236,28 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
                 return
 
     def changes(self, container: str) -> tuple[PathChange, ...]:
-        return parse.path_changes(
+        from pytest_envpar.engine.parse.files import path_changes
+
+        return path_changes(
             self._json(
                 "GET", at("containers", container, "changes"), f"container {_short(container)}: changes"
             )
         )
 
     def layer_folders(self, container: str) -> LayerFolders | None:
+        from pytest_envpar.engine.parse.files import layer_folders
+
         if not self.info.local:
             return None
         doing = f"container {_short(container)}"
-        return parse.layer_folders(self._json("GET", at("containers", container, "json"), doing))
+        return layer_folders(self._json("GET", at("containers", container, "json"), doing))
 
     def image_folders(self, image: str) -> tuple[Path, ...] | None:
+        from pytest_envpar.engine.parse.files import image_folders
+
         if not self.info.local:
             return None
-        return parse.image_folders(self._json("GET", at("images", image, "json"), f"image {image}"))
+        return image_folders(self._json("GET", at("images", image, "json"), f"image {image}"))
 
     def export(self, container: str) -> Iterable[bytes]:
         doing = f"container {_short(container)}: export"
@@ -290,11 +297,11 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
                 raise
             # Podman: somebody else made it at the same moment. Asked again it gives what is there.
             answer = self._json("POST", "/volumes/create", f"volume {name}", body=body)
-        return PurePosixPath(str(parse.table(answer).get("Mountpoint") or ""))
+        return PurePosixPath(str(table(answer).get("Mountpoint") or ""))
 
     def inspect_volume(self, name: str) -> Listed | None:
         try:
-            return parse.listed_named(self._json("GET", at("volumes", name), f"volume {name}"))
+            return listed_named(self._json("GET", at("volumes", name), f"volume {name}"))
         except NotFoundError:
             return None
 
@@ -304,11 +311,11 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
 
     def list_containers(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
         answer = self._listing("/containers/json", "containers", query={"all": "1", **label_filter(labels)})
-        return tuple(parse.listed_container(item) for item in parse.rows(answer))
+        return tuple(listed_container(item) for item in rows(answer))
 
     def list_volumes(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
-        answer = parse.table(self._listing("/volumes", "volumes", query=label_filter(labels)))
-        return tuple(parse.listed_named(item) for item in parse.rows(answer.get("Volumes")))
+        answer = table(self._listing("/volumes", "volumes", query=label_filter(labels)))
+        return tuple(listed_named(item) for item in rows(answer.get("Volumes")))
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -331,10 +338,8 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
             raise ProtocolError(f"status {error.status}") from None
         if ours:
             response.read()
-            return parse.own_service_info(response.headers, self._url)
-        return parse.engine_info(
-            response.json(), response.headers, self._url, unix=self._endpoint.path is not None
-        )
+            return own_service_info(response.headers, self._url)
+        return engine_info(response.json(), response.headers, self._url, unix=self._endpoint.path is not None)
 
     def _exec(
         self,
@@ -360,15 +365,14 @@ class DockerEngine(DockerImages, DockerLife, DockerNetworks):
             body["WorkingDir"] = str(workdir)
         doing = f"container {_short(container)}: {command[0]}"
         made = str(
-            parse.table(self._json("POST", at("containers", container, "exec"), doing, body=body)).get("Id")
-            or ""
+            table(self._json("POST", at("containers", container, "exec"), doing, body=body)).get("Id") or ""
         )
         return made, self._hijack(at("exec", made, "start"), doing, body={"Detach": False, "Tty": False})
 
     def _exec_code(self, made: str, container: str, deadline: float | None) -> int:
         """The exit code. The stream ends a moment before the engine has it; there is nothing to wait on."""
         while True:
-            answer = parse.table(
+            answer = table(
                 self._json("GET", at("exec", made, "json"), f"container {_short(container)}: exec")
             )
             if not answer.get("Running"):

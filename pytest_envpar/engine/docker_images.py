@@ -13,20 +13,26 @@ import time
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
-from pytest_envpar.engine import layers, parse, registry_auth
-from pytest_envpar.engine.api import Listed
+from pytest_envpar.engine import layers, registry_auth
 from pytest_envpar.engine.calls import Calls, label_filter
+from pytest_envpar.engine.parse.images import image_info
+from pytest_envpar.engine.parse.listings import listed_image
+from pytest_envpar.engine.parse.shapes import image_id, labels, rows, table, texts
 from pytest_envpar.engine.paths import at
 from pytest_envpar.engine.retry import Backoff, may_pass
 from pytest_envpar.engine.translate import translated
+from pytest_envpar.engine.values.engine import Listed
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_envpar.engine.api import ContainerSpec, HistoryEntry, ImageInfo, Progress, RemoteImage
+    from pytest_envpar.engine.api import Progress
     from pytest_envpar.engine.connection import TlsFiles
+    from pytest_envpar.engine.values.create import ContainerSpec
+    from pytest_envpar.engine.values.images import ImageInfo
+    from pytest_envpar.engine.values.origins import HistoryEntry, RemoteImage
 
 _SPOOL_BYTES = 8 << 20
 # The first is the classic builder's word for a Dockerfile that is not for it.
@@ -58,12 +64,14 @@ class DockerImages(Calls):
 
     def inspect_image(self, reference: str) -> ImageInfo | None:
         try:
-            return parse.image_info(self._json("GET", at("images", reference, "json"), f"image {reference}"))
+            return image_info(self._json("GET", at("images", reference, "json"), f"image {reference}"))
         except NotFoundError:
             return None
 
     def image_history(self, image: str) -> tuple[HistoryEntry, ...]:
-        return parse.image_history(self._json("GET", at("images", image, "history"), f"image {image}"))
+        from pytest_envpar.engine.parse.origins import image_history
+
+        return image_history(self._json("GET", at("images", image, "history"), f"image {image}"))
 
     def pull(self, reference: str, *, platform: str | None = None, progress: Progress | None = None) -> None:
         attempt = 0
@@ -86,10 +94,12 @@ class DockerImages(Calls):
     def remote_image(self, reference: str) -> RemoteImage | None:
         if self._info.kind == "podman":
             return None
+        from pytest_envpar.engine.parse.origins import remote_image
+
         headers = self._credentials(reference)
         with translated(f"image {reference}", self._url):
             answer = self._request("GET", at("distribution", reference, "json"), headers=headers).json()
-        return parse.remote_image(reference, answer)
+        return remote_image(reference, answer)
 
     def build(
         self,
@@ -160,11 +170,13 @@ class DockerImages(Calls):
                 query["platform"] = spec.platform
             body = layers.docker_body(image, spec)
             answer = self._json("POST", "/containers/create", doing, query=query, body=body)
-        return str(parse.table(answer).get("Id") or "")
+        return str(table(answer).get("Id") or "")
 
     def commit_layer(self, container: str, image: ImageInfo, *, tag: str, labels: Mapping[str, str]) -> None:
+        from pytest_envpar.engine.parse.containers import container_info
+
         doing = f"image {tag}"
-        had = parse.container_info(self._json("GET", at("containers", container, "json"), doing)).labels
+        had = container_info(self._json("GET", at("containers", container, "json"), doing)).labels
         # What says whose the container is would get into the image, and cannot be taken out again.
         labels = {**{key: "" for key in had if key not in image.labels}, **labels}
         repository, _, version = tag.rpartition(":")
@@ -192,20 +204,18 @@ class DockerImages(Calls):
 
     def list_images(self, labels: Mapping[str, str]) -> tuple[Listed, ...]:
         answer = self._listing("/images/json", "images", query=label_filter(labels))
-        return tuple(parse.listed_image(item) for item in parse.rows(answer))
+        return tuple(listed_image(item) for item in rows(answer))
 
     def list_tagged(self, repository: str) -> tuple[Listed, ...]:
         # Podman has names with their registry, also those without one: its own, or that of Docker for an image that
         # was tagged over this API.
         pattern = f"*{repository}:*" if self._info.kind == "podman" else f"{repository}:*"
         query = {"filters": json.dumps({"reference": [pattern]})}
-        found = (
-            parse.table(item) for item in parse.rows(self._listing("/images/json", "images", query=query))
-        )
+        found = (table(item) for item in rows(self._listing("/images/json", "images", query=query)))
         return tuple(
-            Listed(parse.image_id(item.get("Id")), tag, parse.labels(item.get("Labels")))
+            Listed(image_id(item.get("Id")), tag, labels(item.get("Labels")))
             for item in found
-            for tag in parse.texts(item.get("RepoTags"))
+            for tag in texts(item.get("RepoTags"))
             if tag.removeprefix("localhost/").removeprefix("docker.io/").startswith(f"{repository}:")
         )
 

@@ -1,4 +1,7 @@
-"""What can be done to a container that is there: stop, pause, measure, look at, commit and rename it."""
+"""What can be done to a container that is there: stop, pause, measure, read, look at, commit and rename it.
+
+No run needs these before its first container is there: what they are parsed by is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,19 @@ import json
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_envpar.engine import parse
 from pytest_envpar.engine.calls import Calls
+from pytest_envpar.engine.parse.shapes import image_id, table
 from pytest_envpar.engine.paths import at
 from pytest_envpar.engine.translate import translated
 from pytest_envpar.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import PurePosixPath
 
-    from pytest_envpar.engine.api import PathStat, Stats
     from pytest_envpar.engine.stream import SocketStream
+    from pytest_envpar.engine.values.containers import LogLine, Stats
+    from pytest_envpar.engine.values.files import PathStat
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _STAT_HEADER = "x-docker-container-path-stat"
@@ -27,7 +31,7 @@ class DockerLife(Calls):
     """The verbs of a container's life; see :class:`~pytest_envpar.engine.api.Engine`."""
 
     def exec_exit_code(self, exec_id: str) -> int | None:
-        answer = parse.table(self._json("GET", at("exec", exec_id, "json"), "exec"))
+        answer = table(self._json("GET", at("exec", exec_id, "json"), "exec"))
         return None if answer.get("Running") else int(answer.get("ExitCode") or 0)
 
     def open_terminal(
@@ -40,7 +44,7 @@ class DockerLife(Calls):
             "Env": [f"{name}={value}" for name, value in env.items()],
         }
         made = self._json("POST", at("containers", container, "exec"), doing, body=body)
-        exec_id = str(parse.table(made).get("Id") or "")
+        exec_id = str(table(made).get("Id") or "")
         start = {"Detach": False, "Tty": True}
         return exec_id, self._hijack(at("exec", exec_id, "start"), doing, body=start, raw=True)
 
@@ -64,11 +68,24 @@ class DockerLife(Calls):
     def rename(self, container: str, name: str) -> None:
         self._change(container, "rename", name=name)
 
+    def follow_logs(self, container: str) -> Iterator[LogLine]:
+        from pytest_envpar.engine.logs import log_lines
+
+        query = {"follow": "1", "stdout": "1", "stderr": "1", "timestamps": "1", "tail": "all"}
+        with translated(f"container {container[:12]}: logs", self._url):
+            response = self._request("GET", at("containers", container, "logs"), query=query, timeout_s=None)
+            try:
+                yield from log_lines(response.chunks())
+            finally:
+                response.close()
+
     def stats(self, container: str) -> Stats:
+        from pytest_envpar.engine.parse.containers import stats
+
         doing = f"container {container[:12]}: stats"
         # Without "one-shot" an engine waits for a second measure, only to tell a share of the processor.
         query = {"stream": "0", "one-shot": "1"}
-        return parse.stats(self._json("GET", at("containers", container, "stats"), doing, query=query))
+        return stats(self._json("GET", at("containers", container, "stats"), doing, query=query))
 
     def commit(
         self,
@@ -108,7 +125,7 @@ class DockerLife(Calls):
                 body=json.dumps(body).encode(),
                 timeout_s=None,
             ).json()
-        return parse.image_id(parse.table(answer).get("Id"))
+        return image_id(table(answer).get("Id"))
 
     def stat_path(self, container: str, path: PurePosixPath) -> PathStat | None:
         doing = f"container {container[:12]}: look at {path}"
@@ -120,7 +137,9 @@ class DockerLife(Calls):
         except NotFoundError:
             return None
         response.read()
-        return parse.path_stat(response.headers.get(_STAT_HEADER, ""))
+        from pytest_envpar.engine.parse.files import path_stat
+
+        return path_stat(response.headers.get(_STAT_HEADER, ""))
 
     def _change(self, container: str, verb: str, **query: str) -> None:
         doing = f"container {container[:12]}: {verb}"

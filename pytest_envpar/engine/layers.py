@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_envpar.engine.api import ContainerSpec, ImageInfo, Mount
+    from pytest_envpar.engine.values.create import ContainerSpec, Mount
+    from pytest_envpar.engine.values.images import ImageInfo
 
 _PODMANS_OWN = ("container", "PATH", "TERM")
 """Variables that Podman gives every container."""
@@ -21,7 +22,7 @@ _PODMANS_OWN = ("container", "PATH", "TERM")
 
 def docker_body(image: ImageInfo, spec: ContainerSpec) -> dict[str, Any]:
     """The body of ``POST /containers/create``."""
-    from pytest_envpar.engine.parse import create_body
+    from pytest_envpar.engine.parse.create import create_body
 
     # With an entrypoint of its own a container does not get the image's command, and an empty one is merged in later.
     return {**create_body(spec), "Cmd": list(image.cmd)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_envpar.engine import buildkit
 from pytest_envpar.engine.api import Bars
 from pytest_envpar.engine.bars import Pull, clean
-from pytest_envpar.engine.parse import table
+from pytest_envpar.engine.parse.shapes import table
 from pytest_envpar.engine.translate import AnswerError, ProtocolError, redacted
 from pytest_envpar.errors import EngineError
 

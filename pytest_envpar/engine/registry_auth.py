@@ -18,7 +18,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_envpar.engine.parse import table
+from pytest_envpar.engine.parse.shapes import table
 from pytest_envpar.errors import ImageError
 
 if TYPE_CHECKING:

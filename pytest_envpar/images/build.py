@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_envpar.config.model import Build, Stage
-    from pytest_envpar.engine.api import Engine, ImageInfo, Progress
+    from pytest_envpar.engine.api import Engine, Progress
+    from pytest_envpar.engine.values.images import ImageInfo
 
 
 def resolve_build(

@@ -17,7 +17,9 @@ from pytest_envpar.ledger import ImageRecord, LayerRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_envpar.engine.api import Engine, HistoryEntry, ImageInfo
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.images import ImageInfo
+    from pytest_envpar.engine.values.origins import HistoryEntry
     from pytest_envpar.ledger import Ledger
 
 _SETTINGS = frozenset(

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from pytest_envpar.engine.api import RemoteImage
+from pytest_envpar.engine.values.origins import RemoteImage
 from pytest_envpar.errors import ConnectionLostError, EngineError, ImageError
 from pytest_envpar.images.pinned import parse_reference, same_platform
 from pytest_envpar.images.refusals import refusal

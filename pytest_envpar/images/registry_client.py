@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from pytest_envpar.engine.api import RemoteImage
-from pytest_envpar.engine.parse import platforms, rows, table
+from pytest_envpar.engine.parse.images import platforms
+from pytest_envpar.engine.parse.shapes import rows, table
 from pytest_envpar.engine.retry import Backoff
+from pytest_envpar.engine.values.origins import RemoteImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -17,7 +17,8 @@ from pytest_envpar.images.tags import COPIES
 from pytest_envpar.images.turns import one_at_a_time
 
 if TYPE_CHECKING:
-    from pytest_envpar.engine.api import Engine, ImageInfo, Progress
+    from pytest_envpar.engine.api import Engine, Progress
+    from pytest_envpar.engine.values.images import ImageInfo
     from pytest_envpar.images.locking import Locked
     from pytest_envpar.images.pinned import PinnedImage
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from pytest_envpar.drift.policy import Policy
     from pytest_envpar.drift.sides import Side
     from pytest_envpar.drift.tree import Tree
-    from pytest_envpar.engine.api import Engine, ImageInfo, Progress
+    from pytest_envpar.engine.api import Engine, Progress
+    from pytest_envpar.engine.values.images import ImageInfo
     from pytest_envpar.images.lockfile import Entry as LockEntry
     from pytest_envpar.ledger import Ledger
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from pytest_envpar.engine.api import ContainerSpec, Mount
+from pytest_envpar.engine.values.create import ContainerSpec, Mount
 from pytest_envpar.errors import EngineError
 from pytest_envpar.worker import cache
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from pytest_envpar.containers.labels import Owner
     from pytest_envpar.containers.source import SourcePlan
-    from pytest_envpar.engine.api import Engine, ImageInfo
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.images import ImageInfo
     from pytest_envpar.worker.probe import Probe
 
 ROOT = PurePosixPath("/.envpar/bytecode")

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from pytest_envpar.containers.source import PathFacts
-from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import NotFoundError
 from pytest_envpar.worker import cache
 

@@ -6,12 +6,14 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from pytest_envpar.engine.api import ContainerSpec, Engine
-from pytest_envpar.engine.api import ExecResult as Result
+from pytest_envpar.engine.values.processes import ExecResult as Result
 from pytest_envpar.errors import ConnectionLostError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.create import ContainerSpec
 
 _MAX_OUTPUT_BYTES = 1 << 20
 

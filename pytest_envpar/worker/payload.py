@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_envpar.containers.labels import Owner
-from pytest_envpar.engine.api import Engine, ImageInfo, Mount, Progress
+from pytest_envpar.engine.values.create import Mount
 from pytest_envpar.errors import StageError
 from pytest_envpar.worker import cache, volume
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_envpar.config.model import Agent, Stage
+    from pytest_envpar.engine.api import Engine, Progress
+    from pytest_envpar.engine.values.images import ImageInfo
     from pytest_envpar.worker import dists
     from pytest_envpar.worker.probe import Probe
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.containers.refusals import stage_errors
 from pytest_envpar.containers.source import PathFacts
-from pytest_envpar.engine.api import ContainerSpec, Engine, ImageInfo
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import StageError
 from pytest_envpar.worker import cache, oneshot
 from pytest_envpar.worker.agent import probe_inside
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_envpar.config.model import Stage
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.images import ImageInfo
 
 OLDEST_PYTHON = (3, 8)
 """The oldest Python that the agent runs on."""

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from pytest_envpar.containers.lifecycle import container_name, create_owned
 from pytest_envpar.containers.source import PathFacts, SourcePlan, fill_source, open_source, plan_source
-from pytest_envpar.engine.api import ContainerSpec
 from pytest_envpar.engine.bars import clean
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import ConnectionLostError, EngineError, ImageError, StageError
 from pytest_envpar.images.locking import written_by_runs
 from pytest_envpar.images.pinned import PinnedImage, pin
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from pytest_envpar.config.model import Settings, Stage
     from pytest_envpar.containers.labels import Owner
-    from pytest_envpar.engine.api import Engine, Mount, Progress, Stream
+    from pytest_envpar.engine.api import Engine, Progress, Stream
+    from pytest_envpar.engine.values.create import Mount
 
 _SHELL = "/bin/sh"
 _WAIT = "read -r _"

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from pytest_envpar.containers.services import Services
     from pytest_envpar.drift.changes import Changes
     from pytest_envpar.drift.produce import Store
-    from pytest_envpar.engine.api import ContainerInfo, Engine, Mount, Progress
+    from pytest_envpar.engine.api import Engine, Progress
+    from pytest_envpar.engine.values.containers import ContainerInfo
+    from pytest_envpar.engine.values.create import Mount
     from pytest_envpar.images.pinned import PinnedImage
     from pytest_envpar.worker.tracer import Tracer
 

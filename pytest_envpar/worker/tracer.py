@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_envpar.engine.api import Mount
+from pytest_envpar.engine.values.create import Mount
 from pytest_envpar.errors import StageError
 from pytest_envpar.worker import cache
 from pytest_envpar.worker.agent import tracing
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from pytest_envpar.config.model import Stage
     from pytest_envpar.containers.labels import Owner
-    from pytest_envpar.engine.api import Engine, ImageInfo, Progress
+    from pytest_envpar.engine.api import Engine, Progress
+    from pytest_envpar.engine.values.images import ImageInfo
     from pytest_envpar.worker.probe import Probe
 
 ROOT = PurePosixPath("/.envpar/coverage")

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_envpar.engine.api import ContainerSpec, Mount
+from pytest_envpar.engine.values.create import ContainerSpec, Mount
 from pytest_envpar.errors import EngineError, UsageError
 from pytest_envpar.worker import cache
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from pytest_envpar.config.model import Stage
     from pytest_envpar.containers.labels import Owner
-    from pytest_envpar.engine.api import Engine, ImageInfo
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.images import ImageInfo
     from pytest_envpar.worker.probe import Probe
 
 _FORMAT = 1

@@ -18,7 +18,7 @@ from pytest_envpar.containers.labels import WARM
 from pytest_envpar.containers.lifecycle import adopt, container_name
 from pytest_envpar.drift import upper
 from pytest_envpar.drift.changes import left_behind, own_changes
-from pytest_envpar.engine.api import Mount
+from pytest_envpar.engine.values.create import Mount
 from pytest_envpar.errors import ConnectionLostError, EngineError
 from pytest_envpar.worker import start
 from pytest_envpar.worker.agent import wire
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from pytest_envpar.containers.lifecycle import RunningContainer
     from pytest_envpar.drift.changes import Changes
-    from pytest_envpar.engine.api import Engine, Listed, Stream
+    from pytest_envpar.engine.api import Engine, Stream
+    from pytest_envpar.engine.values.engine import Listed
     from pytest_envpar.worker.start import Ground, Site
 
 _FORMAT = 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_envpar.containers.sweep import prune, sweep
-from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.engine.values.create import ContainerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from rig import needs
 from rig.engines import connected, podman_settings
 
 from pytest_envpar.containers.labels import CACHE, KIND, RUN, Owner, is_dead
-from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import EnvparError
 
 if TYPE_CHECKING:

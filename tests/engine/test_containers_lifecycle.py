@@ -16,7 +16,7 @@ from pytest_envpar.containers.labels import RUN, Owner
 from pytest_envpar.containers.lifecycle import RunningContainer, container_name, start_container
 from pytest_envpar.containers.source import PathFacts, plan_source
 from pytest_envpar.containers.sweep import list_ours
-from pytest_envpar.engine.api import Mount
+from pytest_envpar.engine.values.create import Mount
 from pytest_envpar.errors import ConflictError, EngineError, NotFoundError, StageError
 from pytest_envpar.images import tarstream
 from pytest_envpar.images.resolve import resolve

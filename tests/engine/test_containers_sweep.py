@@ -21,7 +21,7 @@ from pytest_envpar.containers.source import PathFacts, plan_source
 from pytest_envpar.containers.sweep import Swept, list_ours, prune, sweep
 from pytest_envpar.drift.changes import left_behind
 from pytest_envpar.drift.render import summary_line
-from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.images.resolve import resolve
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pytest_envpar.drift.model import ConfigChange
 from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import container_side, image_side
-from pytest_envpar.engine.api import Mount
+from pytest_envpar.engine.values.create import Mount
 from pytest_envpar.errors import EngineError
 
 if TYPE_CHECKING:

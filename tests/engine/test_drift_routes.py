@@ -15,7 +15,7 @@ from pytest_envpar.drift.model import sort_key
 from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import archive_side, container_side, image_side
-from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.engine.values.create import ContainerSpec
 
 from . import planted
 from .engines import DOCKER_FIRST

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_envpar.engine.api import ContainerSpec, Mount
+from pytest_envpar.engine.values.create import ContainerSpec, Mount
 from pytest_envpar.errors import ConflictError, ConnectionLostError, EngineError, NotFoundError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_envpar.engine.parse import unix_time
+from pytest_envpar.engine.parse.shapes import unix_time
 from pytest_envpar.errors import ConflictError, EngineError
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ import pytest
 from rig.needs import base_image, missing
 
 from pytest_envpar.containers.labels import Owner
-from pytest_envpar.engine.api import ContainerSpec
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.podman_service import PodmanService
 from pytest_envpar.engine.select import select_engine
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import ConnectionLostError, EngineError
 
 if TYPE_CHECKING:

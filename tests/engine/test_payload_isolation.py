@@ -16,7 +16,7 @@ from rig.needs import missing
 
 from pytest_envpar.config.model import Stage
 from pytest_envpar.containers.labels import RUN, Owner
-from pytest_envpar.engine.api import ContainerSpec, Engine, ExecResult, ImageInfo
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import StageError
 from pytest_envpar.worker import oneshot, payload
 from pytest_envpar.worker.payload import ROOT, Payload, ensure
@@ -24,6 +24,10 @@ from pytest_envpar.worker.probe import Probe, probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.images import ImageInfo
+    from pytest_envpar.engine.values.processes import ExecResult
 
 pytestmark = pytest.mark.engine
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_envpar.config.model import Build, Settings, Stage
 from pytest_envpar.containers.labels import CACHE, KIND, Owner
-from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import EngineError, ImageError
 from pytest_envpar.images.pinned import PinnedImage, pin
 from pytest_envpar.images.resolve import resolve

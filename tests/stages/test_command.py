@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_envpar.containers.labels import Owner
-from pytest_envpar.engine.api import ContainerSpec
+from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import NotFoundError
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from rig.runs import Ran
 
-    from pytest_envpar.engine.api import Engine, ImageInfo
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.images import ImageInfo
 
     from .projects import Project
 

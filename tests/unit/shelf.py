@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_envpar.engine.api import EngineInfo, ImageInfo, Listed
+from pytest_envpar.engine.values.engine import EngineInfo, Listed
+from pytest_envpar.engine.values.images import ImageInfo
 from pytest_envpar.errors import EngineError, NotFoundError
 
 if TYPE_CHECKING:

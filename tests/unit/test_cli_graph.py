@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_envpar.cli import graph_text, main
-from pytest_envpar.engine.api import HistoryEntry, ImageInfo
+from pytest_envpar.engine.values.images import ImageInfo
+from pytest_envpar.engine.values.origins import HistoryEntry
 from pytest_envpar.errors import NoEngineError
 from pytest_envpar.images import lockfile
 from pytest_envpar.images.graph import Pictured, sharing

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_envpar.containers.project_files import project_entries, project_files
 from pytest_envpar.containers.source import PathFacts, SourcePlan, plan_source
-from pytest_envpar.engine.api import EngineInfo
+from pytest_envpar.engine.values.engine import EngineInfo
 from pytest_envpar.errors import StageError, UsageError
 
 

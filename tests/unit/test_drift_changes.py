@@ -10,10 +10,11 @@ import pytest
 
 from pytest_envpar.drift.changes import Change, Changes, Kind, left_behind, own_changes
 from pytest_envpar.drift.render import detail_lines, escaped, summary_line
-from pytest_envpar.engine.api import LayerFolders
+from pytest_envpar.engine.values.files import LayerFolders
 
 if TYPE_CHECKING:
-    from pytest_envpar.engine.api import Engine, PathChange
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.files import PathChange
 
 
 def told(*lines: str) -> list[Change]:

@@ -16,7 +16,7 @@ from pytest_envpar.drift.inside import digests, program, scan
 from pytest_envpar.drift.manifest import ManifestError
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import Side
-from pytest_envpar.engine.api import RunConfig
+from pytest_envpar.engine.values.images import RunConfig
 from pytest_envpar.errors import ConnectionLostError, EngineError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
 from pytest_envpar.drift.sides import Side, archive_side
 from pytest_envpar.drift.tar import TarError
-from pytest_envpar.engine.api import RunConfig
+from pytest_envpar.engine.values.images import RunConfig
 from pytest_envpar.errors import EngineError, UsageError
 
 if TYPE_CHECKING:

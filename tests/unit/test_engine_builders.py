@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_envpar.engine.api import EngineInfo, ImageInfo
 from pytest_envpar.engine.docker_images import DockerImages
+from pytest_envpar.engine.values.engine import EngineInfo
 from pytest_envpar.errors import EngineError
 
 from .shelf import info
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from pytest_envpar.engine.api import Progress
+    from pytest_envpar.engine.values.images import ImageInfo
 
 PIECE = b"x" * 3_000_000
 

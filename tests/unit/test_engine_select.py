@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 
 from pytest_envpar import doctor
-from pytest_envpar.engine import parse, registry_auth, select
+from pytest_envpar.engine import registry_auth, select
 from pytest_envpar.engine.connection import TlsFiles
+from pytest_envpar.engine.parse.containers import container_info
+from pytest_envpar.engine.parse.engines import engine_info
+from pytest_envpar.engine.parse.files import path_changes
+from pytest_envpar.engine.parse.images import image_info
 from pytest_envpar.engine.select import Candidate, candidates, select_engine
 from pytest_envpar.errors import EngineError, ImageError, NoEngineError, UsageError
 
@@ -214,29 +218,29 @@ def test_local_and_overlay(changed: dict[str, object], unix: bool, expected: tup
         "Driver": "overlay2",
         **changed,
     }
-    info = parse.engine_info(told, {"api-version": "1.41"}, "unix:///x", unix=unix)
+    info = engine_info(told, {"api-version": "1.41"}, "unix:///x", unix=unix)
     assert (info.local, info.native_overlay) == expected
 
 
 def test_podman_shapes() -> None:
-    info = parse.engine_info(
+    info = engine_info(
         {"ID": "random"}, {"libpod-api-version": "4.3.1", "api-version": "1.41"}, "u", unix=True
     )
-    again = parse.engine_info(
+    again = engine_info(
         {"ID": "other"}, {"libpod-api-version": "4.3.1", "api-version": "1.41"}, "u", unix=True
     )
     assert info.kind == "podman"
     assert info.id == again.id
     assert not info.native_overlay
-    image = parse.image_info({"Id": "ab", "RepoTags": None, "Config": None, "RootFS": None})
+    image = image_info({"Id": "ab", "RepoTags": None, "Config": None, "RootFS": None})
     assert (image.id, image.tags, image.layers, image.env) == ("sha256:ab", (), (), {})
-    image = parse.image_info({"Config": {"Entrypoint": "sh", "Env": ["A=b=c", "EMPTY", "D="]}})
+    image = image_info({"Config": {"Entrypoint": "sh", "Env": ["A=b=c", "EMPTY", "D="]}})
     assert image.entrypoint == ("sh",)
     assert image.env == {"A": "b=c", "EMPTY": "", "D": ""}
-    container = parse.container_info({"Id": "1", "Image": "ab", "State": {"Status": "exited", "ExitCode": 3}})
+    container = container_info({"Id": "1", "Image": "ab", "State": {"Status": "exited", "ExitCode": 3}})
     assert (container.image_id, container.exit_code) == ("sha256:ab", 3)
-    assert parse.container_info(None).exit_code is None
-    assert parse.path_changes(None) == ()
+    assert container_info(None).exit_code is None
+    assert path_changes(None) == ()
 
 
 def test_credentials_come_from_the_users_configuration(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from pytest_envpar.engine import paths
 from pytest_envpar.engine.connection import Connection, Endpoint, HttpClient, TlsFiles
 from pytest_envpar.engine.docker_api import DockerEngine
-from pytest_envpar.engine.docker_networks import log_lines
+from pytest_envpar.engine.logs import log_lines
 from pytest_envpar.engine.stream import MAX_LINE, SocketStream, demultiplexed, last_lines
 from pytest_envpar.engine.translate import AnswerError, GoneError, ProtocolError, Where, redacted, translate
 from pytest_envpar.errors import (

@@ -17,7 +17,8 @@ from pytest_envpar.containers import handle, handle_process
 from pytest_envpar.containers.checkpoint import Checkpoint
 from pytest_envpar.drift import changes as drift_changes
 from pytest_envpar.drift import manifest, model
-from pytest_envpar.engine import api
+from pytest_envpar.engine.values.containers import Stats
+from pytest_envpar.engine.values.processes import ExecResult
 from pytest_envpar.images.pinned import PinnedImage
 from pytest_envpar.session import desk_comparisons, shelf
 from pytest_envpar.worker import agent as package
@@ -59,8 +60,8 @@ def test_methods_have_the_same_names_and_arguments(inside: dict[str, ModuleType]
 @pytest.mark.parametrize(
     ("ours", "theirs", "left_out"),
     [
-        (api.ExecResult, values.ExecResult, set()),
-        (api.Stats, values.Stats, set()),
+        (ExecResult, values.ExecResult, set()),
+        (Stats, values.Stats, set()),
         (Checkpoint, values.Checkpoint, set()),
         (PinnedImage, values.Image, {"info"}),
         (handle.Address, values.Address, set()),

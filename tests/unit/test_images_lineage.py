@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_envpar.engine import parse
-from pytest_envpar.engine.api import HistoryEntry, ImageInfo
+from pytest_envpar.engine.parse.origins import image_history
+from pytest_envpar.engine.values.images import ImageInfo
+from pytest_envpar.engine.values.origins import HistoryEntry
 from pytest_envpar.images.lineage import describe, instruction, layers_by_step, remember
 from pytest_envpar.ledger import Ledger
 
@@ -38,7 +39,7 @@ def _history(ids: bool = True) -> tuple[HistoryEntry, ...]:
         for size, text, name in DOCKER
     ]
     answer[-1]["Comment"] = "Imported from -"
-    return parse.image_history(answer)
+    return image_history(answer)
 
 
 def _layers_of(image: str) -> tuple[str, ...] | None:
@@ -126,8 +127,8 @@ def test_more_steps_with_bytes_than_layers() -> None:
 
 
 def test_an_answer_without_what_is_expected() -> None:
-    assert parse.image_history(None) == ()
-    assert parse.image_history([{"Id": None}, None]) == (HistoryEntry("", 0), HistoryEntry("", 0))
+    assert image_history(None) == ()
+    assert image_history([{"Id": None}, None]) == (HistoryEntry("", 0), HistoryEntry("", 0))
 
 
 # --- what the ledger keeps -------------------------------------------------------------------------------------

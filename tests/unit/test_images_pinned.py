@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import pytest
 
-from pytest_envpar.engine.api import ImageInfo
+from pytest_envpar.engine.values.images import ImageInfo
 from pytest_envpar.images.pinned import Reference, parse_reference, pin, same_platform
 from pytest_envpar.images.tags import build_repository, label_text, slug
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pytest_envpar.config.model import Stage
-from pytest_envpar.engine.api import EngineInfo, ImageInfo, Listed
+from pytest_envpar.engine.values.engine import EngineInfo, Listed
+from pytest_envpar.engine.values.images import ImageInfo
 from pytest_envpar.errors import ConnectionLostError, EngineError, ImageError, NotFoundError
 from pytest_envpar.images.resolve import resolve
 

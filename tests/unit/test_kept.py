@@ -13,7 +13,7 @@ import pytest
 
 from pytest_envpar.containers import kept
 from pytest_envpar.containers.kept import tool
-from pytest_envpar.engine.api import EngineInfo
+from pytest_envpar.engine.values.engine import EngineInfo
 from pytest_envpar.session.keeping import StageKeeping
 from pytest_envpar.worker.paths import PathMap
 

@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pytest_envpar.config.model import Stage
-from pytest_envpar.engine.api import ContainerSpec, Engine, EngineInfo, ImageInfo, Listed, Mount
+from pytest_envpar.engine.values.create import ContainerSpec, Mount
+from pytest_envpar.engine.values.engine import EngineInfo, Listed
+from pytest_envpar.engine.values.images import ImageInfo
 from pytest_envpar.errors import EngineError, StageError, UsageError
 from pytest_envpar.worker import cache, dists, payload, volume
 from pytest_envpar.worker.probe import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from pytest_envpar.engine.api import Engine
 
 INFO = EngineInfo("docker", "20", "1.41", "unix:///x", True, False, True, 1, "linux", "amd64", "ENGINE")
 IMAGE = ImageInfo(

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pytest_envpar.config.model import Stage
-from pytest_envpar.engine.api import Engine, EngineInfo, ImageInfo
+from pytest_envpar.engine.values.engine import EngineInfo
+from pytest_envpar.engine.values.images import ImageInfo
 from pytest_envpar.errors import ConnectionLostError, EngineError, StageError
 from pytest_envpar.worker.agent import probe_inside
 from pytest_envpar.worker.probe import Probe, candidates, probe
 
 if TYPE_CHECKING:
-    from pytest_envpar.engine.api import ContainerSpec
+    from pytest_envpar.engine.api import Engine
+    from pytest_envpar.engine.values.create import ContainerSpec
 
 ANSWER: dict[str, Any] = {
     "python": "/venv/bin/python",

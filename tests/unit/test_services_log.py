@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_envpar.containers.servicelog import ServiceLog
-from pytest_envpar.engine.api import LogLine
+from pytest_envpar.engine.values.containers import LogLine
 
 
 def log(*lines: tuple[float, float], max_bytes: int = 10_000) -> ServiceLog:

@@ -12,7 +12,7 @@ import pytest
 from pytest_envpar.containers import warm
 from pytest_envpar.containers.labels import WARM, Owner
 from pytest_envpar.containers.sweep import prune, sweep
-from pytest_envpar.engine.api import Listed
+from pytest_envpar.engine.values.engine import Listed
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
 from pytest_envpar.session.reuse import Reuse
 from pytest_envpar.worker import start
