@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 Way = Literal["layers", "scan", "export", "archive"]
 Lack = Literal["sockets", "xattrs"]
 PARTIAL: frozenset[Lack] = frozenset(["sockets", "xattrs"])
-WAYS: tuple[Way, ...] = ("layers", "scan", "export", "archive")
 
 Parts = tuple["Listing", "Listing"]
 

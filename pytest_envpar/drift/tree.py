@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_envpar.errors import EnvparError
@@ -49,45 +48,6 @@ class Tree(Protocol):
     def list(self, folder: str) -> tuple[str, ...]:
         """Names in a folder, sorted; empty if there is no such folder. Raises as :meth:`read`."""
         ...
-
-
-class FolderTree:
-    """A tree that is a folder of this machine, such as an unpacked root file system.
-
-    Args:
-        root: The folder (host).
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = os.fspath(root)
-
-    def read(self, path: str, limit: int) -> bytes | None:
-        """See :class:`Tree`."""
-        found = self._resolved(path)
-        return None if found is None else read_file(self._root + found, path, limit)
-
-    def list(self, folder: str) -> tuple[str, ...]:
-        """See :class:`Tree`."""
-        found = self._resolved(folder)
-        if found is None:
-            return ()
-        try:
-            names = [each.name for each in Path(self._root + found).iterdir()]
-        except OSError:
-            return ()
-        return tuple(sorted(names))
-
-    def _resolved(self, path: str) -> str | None:
-        return resolve(path, self._look)
-
-    def _look(self, path: str) -> tuple[Type, str] | None:
-        try:
-            status = os.lstat(self._root + path)
-            if stat.S_ISLNK(status.st_mode):
-                return "link", str(Path(self._root + path).readlink())
-        except (OSError, ValueError):
-            return None
-        return ("directory" if stat.S_ISDIR(status.st_mode) else "file"), ""
 
 
 def resolve(path: str, look: Callable[[str], tuple[Type, str] | None]) -> str | None:

@@ -81,11 +81,6 @@ def parse(text: str, args: Iterable[tuple[str, str]], target: str | None = None)
     return Dockerfile(_bases(stages, target), tuple(session))
 
 
-def base_references(text: str, args: Iterable[tuple[str, str]], target: str | None = None) -> tuple[str, ...]:
-    """The images that a Dockerfile starts from or copies from; see :func:`parse`."""
-    return parse(text, args, target).bases
-
-
 def _bases(stages: list[_BuildStage], target: str | None) -> tuple[str, ...]:
     """The references of the stages that the target needs."""
     names = {stage.name: number for number, stage in enumerate(stages) if stage.name}

@@ -50,15 +50,6 @@ class IgnoreRules:
         """Whether a path with these matches is left out: the last line that matches decides."""
         return matches != 0 and not self.patterns[matches.bit_length() - 1][1]
 
-    def ignores(self, path: str) -> bool:
-        """Whether ``path`` is left out: it or a folder above it matches, and no later line takes it back."""
-        found = 0
-        at = path.find("/")
-        while at != -1:
-            found = self.matches(path[:at], found)
-            at = path.find("/", at + 1)
-        return self.ignored(self.matches(path, found))
-
 
 def _regex(pattern: str) -> str:
     """Docker's patterns: ``*`` and ``?`` stay within a name, ``**`` crosses folders, ``\\`` escapes."""

@@ -165,19 +165,6 @@ class Images:
 
         return self._database.read(read, ())
 
-    def with_layer(self, diff_id: str) -> tuple[str, ...]:
-        """The ids of the images that have a layer, sorted."""
-        return self._database.read(
-            lambda connection: tuple(
-                row[0]
-                for row in connection.execute(
-                    "SELECT DISTINCT image FROM image_layer WHERE layer = ? ORDER BY image",
-                    (storable(diff_id),),
-                )
-            ),
-            (),
-        )
-
     def layers(self, diff_ids: Iterable[str]) -> dict[str, LayerRecord]:
         """Those layers that the ledger knows, by diff ID."""
         wanted = list(dict.fromkeys(diff_ids))

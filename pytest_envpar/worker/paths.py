@@ -28,13 +28,6 @@ class PathMap:
         except ValueError:
             return None
 
-    def to_host(self, path: PurePosixPath) -> Path | None:
-        """The host path of a container path; ``None`` outside the project."""
-        try:
-            return self.host / path.relative_to(self.container)
-        except ValueError:
-            return None
-
     def argument(self, argument: str) -> str:
         """A command line argument for the inside.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_envpar.images.dockerfile import base_references, directives, instructions, parse
+from pytest_envpar.images.dockerfile import directives, instructions, parse
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from pytest_envpar.images.dockerfile import base_references, directives, instruc
     ],
 )  # fmt: skip
 def test_base_images(text: str, args: dict[str, str], expected: list[str]) -> None:
-    assert list(base_references(text, args.items())) == expected
+    assert list(parse(text, args.items()).bases) == expected
 
 
 MANY = """\
@@ -60,7 +60,7 @@ COPY --from=four /y /y
     ],
 )
 def test_only_what_the_target_needs(target: str | None, expected: tuple[str, ...]) -> None:
-    assert base_references(MANY, (), target) == expected
+    assert parse(MANY, (), target).bases == expected
 
 
 @pytest.mark.parametrize(

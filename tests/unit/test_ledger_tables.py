@@ -106,8 +106,6 @@ def test_images_are_found_by_any_of_their_names(ledger: Ledger) -> None:
         assert ledger.images.find(text) is None, text
     assert [image.id for image in ledger.images.seen()] == [OTHER, ID]
     assert [image.id for image in ledger.images.seen(1)] == [OTHER]
-    assert ledger.images.with_layer(_layer(1).diff_id) == (ID, OTHER)
-    assert ledger.images.with_layer(_layer(2).diff_id) == (OTHER,)
     assert ledger.images.layers([_layer(1).diff_id, "absent"]) == {_layer(1).diff_id: _layer(1)}
 
 

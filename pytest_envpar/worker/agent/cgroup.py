@@ -32,7 +32,7 @@ class MemoryWatch:
 
 def _kills() -> int:
     for path in (_V1 + "memory.oom_control", _V2 + "memory.events"):
-        for line in _text(path).splitlines():
+        for line in kernel_text(path).splitlines():
             name, _, value = line.partition(" ")
             if name == "oom_kill" and value.strip().isdigit():
                 return int(value)
@@ -40,11 +40,12 @@ def _kills() -> int:
 
 
 def _number(path: str) -> Optional[int]:
-    text = _text(path).strip()
-    return int(text) if text.isdigit() else None
+    number = kernel_text(path).strip()
+    return int(number) if number.isdigit() else None
 
 
-def _text(path: str) -> str:
+def kernel_text(path: str) -> str:
+    """What a file of the kernel says; empty where there is none."""
     try:
         with open(path) as file:
             return file.read()

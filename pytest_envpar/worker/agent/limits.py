@@ -11,7 +11,7 @@ import resource
 import signal
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from .cgroup import MemoryWatch
+from .cgroup import MemoryWatch, kernel_text
 
 _CGROUP = "/sys/fs/cgroup"
 _PIDS = ("%s/pids/pids.%%s" % _CGROUP, "%s/pids.%%s" % _CGROUP)
@@ -116,7 +116,7 @@ def used(pid: int) -> float:
 
     Source: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, fields 14 and 15.
     """
-    fields = _text("/proc/%d/stat" % pid).rpartition(")")[2].split()
+    fields = kernel_text("/proc/%d/stat" % pid).rpartition(")")[2].split()
     try:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     except (IndexError, ValueError):
@@ -192,7 +192,7 @@ def mounts(text: Optional[str] = None) -> List[Mount]:
         text: ``/proc/self/mountinfo`` (https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html); read if None.
     """
     found = []
-    for line in (_text("/proc/self/mountinfo") if text is None else text).splitlines():
+    for line in (kernel_text("/proc/self/mountinfo") if text is None else text).splitlines():
         left, _, right = line.partition(" - ")
         fields, more = left.split(" "), right.split(" ")
         if len(fields) < 6 or len(more) < 3:
@@ -226,7 +226,7 @@ def size(count: int) -> str:
 
 def _pids_limit() -> Optional[int]:
     for place in _PIDS:
-        text = _text(place % "max").strip()
+        text = kernel_text(place % "max").strip()
         if text.isdigit():
             return int(text)
     return None
@@ -234,15 +234,7 @@ def _pids_limit() -> Optional[int]:
 
 def _refused_forks() -> Optional[int]:
     for place in _PIDS:
-        name, _, value = _text(place % "events").strip().partition("\n")[0].partition(" ")
+        name, _, value = kernel_text(place % "events").strip().partition("\n")[0].partition(" ")
         if name == "max" and value.isdigit():
             return int(value)
     return None
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError):
-        return ""
