@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_envpar.cli import FAILED, FINE, status_of
-from pytest_envpar.config import check_stage, find_config, get_stage, load_settings, refuse_not_yet
+from pytest_envpar.config import check_stage, find_config, get_stage, load_settings
 from pytest_envpar.errors import ConfigError, ConnectionLostError, EnvparError
 from pytest_envpar.images import lockentry, locking
 from pytest_envpar.images.lockfile import BrokenLockError, Lock, read
@@ -125,7 +125,7 @@ def upgrade(form: str, name: str, *, engine: str | None) -> int:
     stage = get_stage(settings, name)
     held = read(locking.lock_path(settings)) or Lock()
     with contextlib.closing(_engine(settings, engine)) as connected:
-        _ready(settings, stage)
+        check_stage(stage)
         locking.fetch(connected, stage, _teller())
         locked = _resolved(connected, settings, stage, "update", held)
         locking.settle(locked)
@@ -156,18 +156,13 @@ def _engine(settings: Settings, url: str | None) -> Engine:
     return select_engine((url,) if url else settings.engines, os.environ)
 
 
-def _ready(settings: Settings, stage: Stage) -> None:
-    refuse_not_yet(settings, stage)
-    check_stage(stage)
-
-
 def _resolved(engine: Engine, settings: Settings, stage: Stage, mode: locking.Mode, held: Lock) -> Locked:
     from pytest_envpar.containers.labels import Owner
     from pytest_envpar.options import cache_dir
     from pytest_envpar.session.baselines import fingerprinted
     from pytest_envpar.worker.setup import Setup
 
-    _ready(settings, stage)
+    check_stage(stage)
     owner, teller = Owner.current(settings.root), _teller()
     locked = locking.resolve_stage(
         engine,

@@ -1,7 +1,7 @@
 """Stages, settings and the file they come from.
 
-:func:`find_config` and :func:`load_settings` give frozen :class:`Settings`; :func:`check_stage` and
-:func:`refuse_not_yet` are asked when a stage is about to be used.
+:func:`find_config` and :func:`load_settings` give frozen :class:`Settings`; :func:`check_stage` is asked when a stage
+is about to be used.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
         check_stage,
         get_stage,
         load_settings,
-        not_yet,
         parse_engine,
-        refuse_not_yet,
     )
     from pytest_envpar.config.model import (
         Agent,
@@ -48,9 +46,7 @@ __all__ = [
     "find_config",
     "get_stage",
     "load_settings",
-    "not_yet",
     "parse_engine",
-    "refuse_not_yet",
     "split_volume",
 ]
 
@@ -59,9 +55,7 @@ _HOMES = {
     "check_stage": "load",
     "get_stage": "load",
     "load_settings": "load",
-    "not_yet": "load",
     "parse_engine": "load",
-    "refuse_not_yet": "load",
     "split_volume": "values",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from types import MappingProxyType
@@ -15,19 +14,16 @@ from pytest_envpar.config.kinds import BadValue
 from pytest_envpar.config.model import Allow, Build, DriftPolicy, Ignore, Ready, Service, Settings, Stage
 from pytest_envpar.config.suggest import did_you_mean, found, quoted
 from pytest_envpar.config.validate import Problems, read
-from pytest_envpar.errors import ConfigError, NotYetError, UsageError
+from pytest_envpar.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from pytest_envpar.config.schema import Key, Table
 
 
 def load_settings(file: Path) -> Settings:
     """Read and check a configuration file.
 
-    What only matters when a stage is used (files a build needs, keys of later versions) is not looked at
-    here: see :func:`check_stage` and :func:`refuse_not_yet`.
+    What only matters when a stage is used (files a build needs) is not looked at here: see :func:`check_stage`.
 
     Args:
         file: An ``envpar.toml``, or a ``pyproject.toml`` with ``[tool.envpar]``.
@@ -130,47 +126,6 @@ def check_stage(stage: Stage) -> None:
             raise ConfigError(f"{where}: the Dockerfile {dockerfile} {state}", hint=hint)
     except OSError as error:
         raise ConfigError(f"{where}: {error.filename}: {error.strerror}") from error
-
-
-def not_yet(settings: Settings, stage: Stage) -> tuple[str, ...]:
-    """What a run of ``stage`` would need and this version does not do, one sentence each.
-
-    Args:
-        settings: The settings after the command line has had its say (``--env-engine`` replaces ``engines``).
-        stage: The stage about to be run.
-    """
-    lines = [f"{key.name}: {key.later}" for key in _later(schema.ROOT, settings)]
-    lines += [f"stages.{stage.name}.{key.name}: {key.later}" for key in _later(schema.STAGE, stage)]
-    return tuple(lines)
-
-
-def _later(table: Table, value: Settings | Stage) -> list[Key]:
-    """The keys of a later version that are not at their defaults."""
-    defaults = {field.name: field for field in dataclasses.fields(value)}
-    given = []
-    for key in table.keys:
-        if key.later:
-            field = defaults[key.target]
-            made = field.default_factory
-            default = made() if made is not dataclasses.MISSING else field.default
-            if getattr(value, key.target) != default:
-                given.append(key)
-    return given
-
-
-def refuse_not_yet(settings: Settings, stage: Stage) -> None:
-    """Refuse to run a stage with keys that this version would have to ignore.
-
-    Raises:
-        NotYetError: Names every such key and what to do instead.
-    """
-    lines = not_yet(settings, stage)
-    if lines:
-        raise NotYetError(
-            f"{settings.file}: stage {quoted(stage.name)} cannot be run: not supported by this version yet",
-            detail=lines,
-            hint="the keys are part of the documented configuration and are refused rather than ignored",
-        )
 
 
 def _check_pairs(pairs: tuple[tuple[str, str], ...], stages: Mapping[str, Any], problems: Problems) -> None:

@@ -51,9 +51,8 @@ memory  = "128m"
   everything else is replaced. A stage that gives `image` drops the `build` it inherits, and the other way
   round. Every stage ends up with exactly one of `image` and `build`, its own or an inherited one.
 - Relative paths are relative to the configuration file.
-- Keys marked *later* are validated, and a run that would need them is refused with a `not-yet` error; they
-  are never ignored. An array of several engines is a [pool](pool.md).
-  `[tool.envpar.drift]` is for `--env-drift`; `ignore`, `allow` and `no-presets` also for `envpar diff`. See
+- An array of several engines is a [pool](pool.md).
+- `[tool.envpar.drift]` is for `--env-drift`; `ignore`, `allow` and `no-presets` also for `envpar diff`. See
   [Drift](drift.md).
 """
 
@@ -106,8 +105,7 @@ def _meaning(key: Key) -> str:
     example = key.example or ("" if isinstance(key.shape, Nested) else key.shape.example)
     shown = f" Example: `{key.name} = {example}`" if example else ""
     # A bar inside code still ends the cell of a table.
-    later = f" *Later*; until then {key.later}." if key.later else ""
-    return (key.doc + later + shown).replace("|", "\\|")
+    return (key.doc + shown).replace("|", "\\|")
 
 
 if __name__ == "__main__":

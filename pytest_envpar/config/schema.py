@@ -59,7 +59,6 @@ class Key:
         example: A right value as TOML, where the kind's own does not fit.
         field: The field in :mod:`~pytest_envpar.config.model`; by default the name with ``_``.
         required: Whether the table is useless without it.
-        later: What to do until a later version supports the key; empty if this one does.
     """
 
     name: str
@@ -69,7 +68,6 @@ class Key:
     example: str = ""
     field: str = ""
     required: bool = False
-    later: str = ""
 
     @property
     def target(self) -> str:

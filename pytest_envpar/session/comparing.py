@@ -211,13 +211,12 @@ class Comparer:
         known = self._images.get(name)
         if known is not None:
             return known
-        from pytest_envpar.config import check_stage, refuse_not_yet
+        from pytest_envpar.config import check_stage
         from pytest_envpar.worker.setup import Setup
 
         settings = self._settings
         assert settings is not None
         stage = settings.stages[name]
-        refuse_not_yet(settings, stage)
         check_stage(stage)
         engine, owner = self._connect(), self._owner()
         locked = locking.resolve_stage(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pytest_envpar import options
-from pytest_envpar.config import check_stage, find_config, get_stage, load_settings, refuse_not_yet
+from pytest_envpar.config import check_stage, find_config, get_stage, load_settings
 from pytest_envpar.errors import ConfigError, EnvparError, UsageError
 from pytest_envpar.session import suffix
 from pytest_envpar.session.signals import Signals
@@ -212,7 +212,6 @@ def configured(root: Path, here: Path, request: options.Request) -> tuple[Settin
         )
     stages = tuple(get_stage(settings, name) for name in names)
     for stage in stages:
-        refuse_not_yet(settings, stage)
         check_stage(stage)
     if here != settings.root and settings.root not in here.parents:
         raise UsageError(

@@ -8,7 +8,7 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_envpar.config import check_stage, refuse_not_yet
+from pytest_envpar.config import check_stage
 from pytest_envpar.config.model import Stage
 from pytest_envpar.containers import idle
 from pytest_envpar.containers.checkpoint import drop_nameless, image_of
@@ -130,7 +130,6 @@ class Supply:
                 hint=f"add a table [tool.envpar.stages.{name}] with an image; see `envpar init`",
             )
         stage = settings.stages[name]
-        refuse_not_yet(settings, stage)
         check_stage(stage)
         engine, owner = self.engine, self._owner
         locked = locking.resolve_stage(

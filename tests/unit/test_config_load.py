@@ -23,9 +23,7 @@ from pytest_envpar.config import (
     find_config,
     get_stage,
     load_settings,
-    not_yet,
     parse_engine,
-    refuse_not_yet,
     schema,
 )
 from pytest_envpar.errors import ConfigError, UsageError
@@ -509,17 +507,9 @@ class TestCheckStage:
             check_stage(self.stage(tmp_path, f"{{ context = '{'x' * 5000}' }}"))
 
 
-class TestNotYet:
-    def test_a_pool_is_taken(self, tmp_path: Path) -> None:
-        text = "engine = ['docker', 'ssh://b', 'context://c']\n[stages.qa]\nimage = 'x'\n"
-        settings = load(tmp_path, text)
-        refuse_not_yet(settings, settings.stages["qa"])
-        assert settings.engines == ("docker", "ssh://b", "context://c")
-
-    def test_everything_else_is_not(self, tmp_path: Path) -> None:
-        settings = load_settings(write(tmp_path, EVERYTHING))
-        refuse_not_yet(settings, settings.stages["qa"])
-        assert not_yet(settings, settings.stages["integration"]) == ()
+def test_a_pool_is_taken(tmp_path: Path) -> None:
+    text = "engine = ['docker', 'ssh://b', 'context://c']\n[stages.qa]\nimage = 'x'\n"
+    assert load(tmp_path, text).engines == ("docker", "ssh://b", "context://c")
 
 
 def test_an_engine_from_the_command_line_is_checked_alike() -> None:
