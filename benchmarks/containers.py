@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_envpar import options
+from pytest_envpar import userfiles
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.containers.source import PathFacts, plan_source
 from pytest_envpar.engine.select import select_engine
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     root = Path(tempfile.mkdtemp(prefix="envpar-bench-"))
     environ = dict(os.environ)
     engine = select_engine(("auto",), environ)
-    supply = Supply(None, Owner.current(root), engine, options.cache_dir(environ), environ)
+    supply = Supply(None, Owner.current(root), engine, userfiles.cache_dir(environ), environ)
     missed = 0
     try:
         for pair in pairs(engine, supply, asked.image):

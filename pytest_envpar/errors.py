@@ -83,7 +83,7 @@ class ConfigError(UsageError):
 
 
 class NotYetError(UsageError):
-    """A documented option or key that this version refuses instead of ignoring it."""
+    """A documented option or command that this version refuses instead of ignoring it."""
 
     code = "not-yet"
 

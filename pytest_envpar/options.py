@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import os
 from pathlib import Path
@@ -11,12 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_envpar.errors import NotYetError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pytest
-
-    from pytest_envpar.containers.checkpoint import Checkpoint
-    from pytest_envpar.ledger import Ledger
 
 # Rules for help texts, after pytest's own: a whole sentence, no default where it is "off", the metavar in the text.
 Kind = Literal["value", "flag", "optional"]
@@ -373,73 +369,6 @@ def crew_number(environ: Mapping[str, str] | None = None) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
-def conftest_declares_env(folders: Sequence[Path]) -> Path | None:
-    """The initial ``conftest.py`` that declares ``--env`` itself, found without importing any.
-
-    In a stage run conftests are not imported, so a look at their source decides whose option ``--env`` is.
-
-    Args:
-        folders: Host folders whose conftests pytest would load first.
-    """
-    for folder in folders:
-        path = folder / "conftest.py"
-        try:
-            source = path.read_bytes()
-        except OSError:
-            continue
-        if b"--env" in source and _declares(source):
-            return path
-    return None
-
-
-def _declares(source: bytes) -> bool:
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return False
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in ("addoption", "_addoption", "add_argument") and any(
-                isinstance(argument, ast.Constant) and argument.value == "--env" for argument in node.args
-            ):
-                return True
-    return False
-
-
-def initial_folders(config: pytest.Config, paths: Sequence[str]) -> tuple[Path, ...]:
-    """Folders whose conftests pytest loads before it parses the command line for good.
-
-    Args:
-        config: The configuration, early.
-        paths: What looks like paths on the command line; may be empty.
-    """
-    here = config.invocation_params.dir
-    starts = (
-        [here / path.split("::", 1)[0] for path in paths]
-        or [here / path for path in _testpaths(config)]
-        or [here]
-    )
-    folders: dict[Path, None] = {}
-    for start in starts:
-        folder = start if start.is_dir() else start.parent
-        for parent in (*reversed(folder.parents), folder):
-            if parent == config.rootpath or config.rootpath in parent.parents:
-                folders[parent] = None
-        if folder.is_dir():
-            for child in sorted(folder.glob("test*")):
-                if child.is_dir():
-                    folders[child] = None
-    return tuple(folders)
-
-
-def _testpaths(config: pytest.Config) -> list[str]:
-    try:
-        return [str(path) for path in config.getini("testpaths")]
-    except (ValueError, TypeError):
-        return []
-
-
 def started_as_module(argv: Sequence[str]) -> bool:
     """Whether pytest was started as ``python -m pytest``, which puts the working directory on ``sys.path``."""
     return bool(argv) and Path(argv[0]).name == "__main__.py"
@@ -457,47 +386,3 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
         "PYTHONBREAKPOINT",
     )
     return {name: source[name] for name in names if name in source}
-
-
-def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """The user's cache folder for us (host): ``$XDG_CACHE_HOME/pytest-envpar`` or ``~/.cache/pytest-envpar``."""
-    source = os.environ if environ is None else environ
-    base = source.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "pytest-envpar"
-
-
-def ledger_path(environ: Mapping[str, str] | None = None) -> Path:
-    """The file of the ledger (host): ``ENVPAR_LEDGER``, or ``ledger.sqlite3`` in the cache folder."""
-    source = os.environ if environ is None else environ
-    named = source.get("ENVPAR_LEDGER")
-    return Path(named).expanduser().absolute() if named else cache_dir(source) / "ledger.sqlite3"
-
-
-def remember_checkpoint(root: Path, environ: Mapping[str, str]) -> Callable[[Checkpoint], None]:
-    """What writes the lineage of a checkpoint of the project at ``root`` into the user's ledger."""
-
-    def remember(checkpoint: Checkpoint) -> None:
-        from pytest_envpar.ledger import CheckpointRecord
-
-        record = CheckpointRecord(str(root), checkpoint.name, checkpoint.image_id, checkpoint.parent_id)
-        with open_ledger(environ) as ledger:
-            ledger.checkpoints.record(record)
-
-    return remember
-
-
-def open_ledger(environ: Mapping[str, str] | None = None) -> Ledger:
-    """The user's ledger, with the limit that ``ENVPAR_LEDGER_MAX_BYTES`` gives; the caller closes it.
-
-    Raises:
-        UsageError: The limit is not a number of bytes.
-    """
-    from pytest_envpar.ledger import MAX_BYTES, Ledger
-
-    source = os.environ if environ is None else environ
-    text = source.get("ENVPAR_LEDGER_MAX_BYTES", "").strip()
-    if text and not (text.isascii() and text.isdigit()):
-        raise UsageError(
-            f"ENVPAR_LEDGER_MAX_BYTES={text!r} is not a number of bytes", hint=f"for example {MAX_BYTES}"
-        )
-    return Ledger(ledger_path(source), max_bytes=int(text) if text else MAX_BYTES)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_envpar import options
+from pytest_envpar import userfiles
 from pytest_envpar.cli import FINE
 from pytest_envpar.cli.lock import project
 from pytest_envpar.config import find_config, load_settings
@@ -69,7 +69,7 @@ def draw(form: str | None, names: Sequence[str], *, output: str | None, engine: 
         engine: The engine's URL if the command line named one.
     """
     form = form or _form_of(output)
-    with options.open_ledger() as ledger, _connected(engine) as connected:
+    with userfiles.open_ledger() as ledger, _connected(engine) as connected:
         picture = _picture(connected, ledger, names)
         for problem in ledger.problems:
             sys.stderr.write(f"envpar: ledger: {problem}\n")

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pytest_envpar import options
+from pytest_envpar import userfiles
 from pytest_envpar.cli import FINE
 from pytest_envpar.cli.lock import project
 from pytest_envpar.config import get_stage
@@ -38,7 +38,7 @@ def history(form: str, nodeid: str | None, *, stage: str | None, limit: int) -> 
         if test and suffix in settings.stages:
             nodeid, stage = test, suffix
     near: tuple[str, ...] = ()
-    with options.open_ledger() as ledger:
+    with userfiles.open_ledger() as ledger:
         if nodeid is None:
             found: list[tuple[RunRecord, OutcomeRecord | None]] = [
                 (run, None) for run in ledger.runs.of_project(root, stage=stage, limit=limit)

@@ -158,8 +158,8 @@ def _engine(settings: Settings, url: str | None) -> Engine:
 
 def _resolved(engine: Engine, settings: Settings, stage: Stage, mode: locking.Mode, held: Lock) -> Locked:
     from pytest_envpar.containers.labels import Owner
-    from pytest_envpar.options import cache_dir
     from pytest_envpar.session.baselines import fingerprinted
+    from pytest_envpar.userfiles import cache_dir
     from pytest_envpar.worker.setup import Setup
 
     check_stage(stage)

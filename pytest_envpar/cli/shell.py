@@ -13,7 +13,7 @@ import tty
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pytest_envpar import options
+from pytest_envpar import userfiles
 from pytest_envpar.cli import FINE
 from pytest_envpar.config import find_config, get_stage, load_settings
 from pytest_envpar.containers.labels import Owner
@@ -47,7 +47,7 @@ def shell(stage: str, command: Sequence[str], engine: str | None) -> int:
             settings,
             Owner.current(settings.root),
             (engine,) if engine else settings.engines,
-            options.cache_dir(environ),
+            userfiles.cache_dir(environ),
             environ,
         )
         try:

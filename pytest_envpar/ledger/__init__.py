@@ -1,6 +1,6 @@
 """The ledger: one SQLite file that remembers images, layers, manifests, checkpoints, runs and outcomes.
 
-    with Ledger(options.ledger_path()) as ledger:           # or options.open_ledger(), with the user's limit
+    with Ledger(userfiles.ledger_path()) as ledger:           # or userfiles.open_ledger(), with the user's limit
         data = ledger.manifests.get(diff_id, "files", 1)    # None: make it, and
         ledger.manifests.put(diff_id, "files", 1, data)
         ledger.runs.last_green(project, "qa", nodeid)

@@ -59,14 +59,14 @@ def fingerprinted(locked: Locked, engine: Engine, root: Path) -> Locked:
     entry = locked.entry
     if not locked.pending or None not in (entry.packages, entry.manifest):
         return locked
-    from pytest_envpar import options
+    from pytest_envpar import userfiles
     from pytest_envpar.containers.labels import Owner
 
     side = of_image(engine, locked.image.info, locked.stage.name)
     labels = Owner.current(root).labels("probe")
     packages, manifest = entry.packages, entry.manifest
     with contextlib.ExitStack() as resources:
-        ledger = resources.enter_context(options.open_ledger())
+        ledger = resources.enter_context(userfiles.open_ledger())
         if packages is None:
             with contextlib.suppress(EnvparError):
                 packages = _of_packages(side, ledger, labels)

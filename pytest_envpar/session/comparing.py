@@ -8,7 +8,7 @@ import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_envpar import options
+from pytest_envpar import userfiles
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.drift import baseline, content, looking, secret
 from pytest_envpar.drift.assess import assess
@@ -226,7 +226,7 @@ class Comparer:
             self._mode,
             progress=self._progress,
             owner_labels=owner.labels("cache", name),
-            setup=Setup(engine, settings, owner, options.cache_dir(), os.environ, self._progress),
+            setup=Setup(engine, settings, owner, userfiles.cache_dir(), os.environ, self._progress),
         )
         self._images[name] = locked.image.info
         return locked.image.info
@@ -315,7 +315,7 @@ class Comparer:
             assert found is not None
             info = found
         root = self._settings.root if self._settings is not None else self._here
-        asked = probe(engine, info, stage, root, options.cache_dir(), owner=self._owner())
+        asked = probe(engine, info, stage, root, userfiles.cache_dir(), owner=self._owner())
         facts = {
             "python.version": ".".join(map(str, asked.version)),
             "python.implementation": asked.implementation,
@@ -336,7 +336,7 @@ class Comparer:
 
     def _open_ledger(self) -> Ledger:
         if self._ledger is None:
-            self._ledger = self._resources.enter_context(options.open_ledger())
+            self._ledger = self._resources.enter_context(userfiles.open_ledger())
         return self._ledger
 
     def _owner(self) -> Owner:

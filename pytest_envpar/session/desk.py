@@ -14,7 +14,7 @@ import tempfile
 import threading
 from typing import IO, TYPE_CHECKING, Any
 
-from pytest_envpar import options
+from pytest_envpar import userfiles
 from pytest_envpar.containers import checkpoint as checkpoints
 from pytest_envpar.errors import CommandError, ConfigError, EnvparError, NotFoundError, UsageError
 from pytest_envpar.session import desk_comparisons
@@ -87,7 +87,7 @@ class Desk:
             cache_dir,
             environ,
             mode,
-            remember=options.remember_checkpoint(settings.root, environ),
+            remember=userfiles.remember_checkpoint(settings.root, environ),
             services=None if services is None else {stage: services},
         )
         self._containers: dict[str, Container] = {}

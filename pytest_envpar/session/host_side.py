@@ -17,7 +17,7 @@ import pytest
 
 from pytest_envpar import options
 from pytest_envpar.errors import EngineError, EnvparError
-from pytest_envpar.session import foreign
+from pytest_envpar.session import conftests, foreign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,8 +86,8 @@ def _enter(
 ) -> Controller | StageRun | None:
     known = parser.parse_known_args(args, namespace=copy.copy(config.option))
     if options.short_values(args) and not getattr(known, options.STAGE.dest):
-        folders = options.initial_folders(config, [str(path) for path in known.file_or_dir])
-        if options.conftest_declares_env(folders) is not None or not options.register_short(parser):
+        folders = conftests.initial_folders(config, [str(path) for path in known.file_or_dir])
+        if conftests.declares_env(folders) is not None or not options.register_short(parser):
             return None
         known = parser.parse_known_args(args, namespace=copy.copy(config.option))
     # Markers are the project's own: its conftest and the plugins inside declare them.

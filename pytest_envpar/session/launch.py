@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from pytest_envpar import options
+from pytest_envpar import options, userfiles
 from pytest_envpar.config import check_stage, find_config, get_stage, load_settings
 from pytest_envpar.errors import ConfigError, EnvparError, UsageError
 from pytest_envpar.session import suffix
@@ -104,7 +104,7 @@ class Launch:
         """
         signals = signals or Signals(f"stage {stage.name}")
         places = StagePlaces(
-            settings, stage, engine, options.cache_dir(), dict(os.environ), lock, turn, reuse=reuse
+            settings, stage, engine, userfiles.cache_dir(), dict(os.environ), lock, turn, reuse=reuse
         )
         signals.take()
         return cls(

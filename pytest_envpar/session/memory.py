@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_envpar import options
+from pytest_envpar import userfiles
 from pytest_envpar.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Memory:
     @contextlib.contextmanager
     def _open(self) -> Iterator[Ledger | None]:
         try:
-            ledger = options.open_ledger()
+            ledger = userfiles.open_ledger()
         except UsageError as error:
             self._problems.update(dict.fromkeys(error.lines()))
             yield None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_envpar import options
+from pytest_envpar import options, userfiles
 from pytest_envpar.config import find_config, load_settings
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.errors import ConfigError, EnvparError, UsageError
@@ -56,10 +56,10 @@ class Shelf:
             settings,
             Owner.current(root),
             urls or (settings.engines if settings is not None else ("auto",)),
-            options.cache_dir(environ),
+            userfiles.cache_dir(environ),
             environ,
             locking.mode_of(environ, frozen=frozen, update=update),
-            remember=options.remember_checkpoint(root, environ),
+            remember=userfiles.remember_checkpoint(root, environ),
         )
 
     # For fixtures

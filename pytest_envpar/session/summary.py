@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_envpar import options
+from pytest_envpar import userfiles
 from pytest_envpar.containers import artifacts
 from pytest_envpar.drift import changes, render
 from pytest_envpar.errors import EnvparError
@@ -138,5 +138,5 @@ class Summary:
 
 @contextlib.contextmanager
 def _known_images() -> Iterator[Store]:
-    with options.open_ledger() as ledger:
+    with userfiles.open_ledger() as ledger:
         yield ledger.manifests

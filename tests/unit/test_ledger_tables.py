@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_envpar import options
+from pytest_envpar import userfiles
 from pytest_envpar.errors import UsageError
 from pytest_envpar.ledger import (
     CHUNK_BYTES,
@@ -296,13 +296,13 @@ def test_names_that_are_no_utf8_and_a_test_that_is_told_twice(ledger: Ledger) ->
 def test_where_the_ledger_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     usual = {"XDG_CACHE_HOME": "/c"}
-    assert str(options.ledger_path(usual)) == "/c/pytest-envpar/ledger.sqlite3"
-    assert str(options.ledger_path({**usual, "ENVPAR_LEDGER": ""})) == "/c/pytest-envpar/ledger.sqlite3"
-    assert options.ledger_path({"ENVPAR_LEDGER": "here.db"}) == tmp_path / "here.db"
-    assert options.open_ledger(usual).room.max_bytes == MAX_BYTES
-    with options.open_ledger({"ENVPAR_LEDGER": "x", "ENVPAR_LEDGER_MAX_BYTES": " 4096 "}) as opened:
+    assert str(userfiles.ledger_path(usual)) == "/c/pytest-envpar/ledger.sqlite3"
+    assert str(userfiles.ledger_path({**usual, "ENVPAR_LEDGER": ""})) == "/c/pytest-envpar/ledger.sqlite3"
+    assert userfiles.ledger_path({"ENVPAR_LEDGER": "here.db"}) == tmp_path / "here.db"
+    assert userfiles.open_ledger(usual).room.max_bytes == MAX_BYTES
+    with userfiles.open_ledger({"ENVPAR_LEDGER": "x", "ENVPAR_LEDGER_MAX_BYTES": " 4096 "}) as opened:
         assert opened.room.max_bytes == 4096
     assert not (tmp_path / "x").exists()
     for wrong in ("1G", "-1", "1.5", "²"):
         with pytest.raises(UsageError, match="is not a number of bytes"):
-            options.open_ledger({**usual, "ENVPAR_LEDGER_MAX_BYTES": wrong})
+            userfiles.open_ledger({**usual, "ENVPAR_LEDGER_MAX_BYTES": wrong})
