@@ -4,7 +4,8 @@
 
 Needs a Docker Engine that has an image of `fixtures/setup_engine.py`; reading layers as folders also needs root. One
 pair of images is planted: the second has one more layer, in which something of every kind differs. All ways take turns
-in the same process on the same pair; the median of each is told. Tools that are not installed are left out.
+in the same process on the same pair; the median of each is told. Tools that are not installed are left out; in Debian
+they are the packages `diffutils`, `mtree-netbsd`, `diffoscope-minimal`, and `umoci` with `skopeo`.
 """
 
 from __future__ import annotations
@@ -192,6 +193,8 @@ def ways(pair: Pair) -> list[Way]:
         found.append(Way("docker export x 2, unpacked, mtree", lambda: mtree(pair)))
     if shutil.which("diffoscope"):
         found.append(Way("docker export x 2 + diffoscope", lambda: diffoscope(pair)))
+    if shutil.which("umoci") and shutil.which("skopeo"):
+        found.append(Way("skopeo + umoci unpack x 2, the manifests of gomtree", lambda: umoci(pair)))
     return found
 
 
@@ -393,6 +396,47 @@ def diffoscope(pair: Pair) -> set[str]:
     lines = [line.lstrip("│ ") for line in done.stdout.decode("utf-8", "replace").splitlines()]
     text = "\n".join(line for line in lines if line[:1] in ("+", "-", "├"))
     return {f"/opt/plant/{name}" for name in PLANTED if f"opt/plant/{name}" in text}
+
+
+def umoci(pair: Pair) -> set[str]:
+    """Both from OCI layouts; what is unpacked is described in the form of gomtree, by the library behind it."""
+    layout = pair.folder / "layout"
+    sides = []
+    for name, image in (("left", pair.left), ("right", pair.right)):
+        bundle = pair.folder / f"bundle-{name}"
+        shutil.rmtree(bundle, ignore_errors=True)
+        for command in (
+            ["skopeo", "copy", "-q", f"docker-daemon:{image}", f"oci:{layout}:{name}"],
+            ["umoci", "unpack", "--image", f"{layout}:{name}", str(bundle)],
+        ):
+            subprocess.run(command, check=True, capture_output=True, timeout=600)
+        sides.append(_mtree_entries(next(bundle.glob("*.mtree"))))
+    shutil.rmtree(layout)
+    left, right = sides
+    return {path for path in left.keys() | right.keys() if left.get(path) != right.get(path)}
+
+
+def _mtree_entries(manifest: Path) -> dict[str, dict[str, str]]:
+    """Keywords by path, without times, and of folders without sizes and numbers of links."""
+    found: dict[str, dict[str, str]] = {}
+    common: dict[str, str] = {}
+    folder = ""
+    for line in manifest.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        name, *words = line.split() or [""]
+        told = dict(word.partition("=")[::2] for word in words)
+        if name == "#" and len(words) == 1:
+            folder = words[0].removeprefix(".")
+        elif name == "/set":
+            common = told
+        elif name and name != ".." and name[0] != "#":
+            told = {**common, **told}
+            told.pop("tar_time", None)
+            if told["type"] == "dir":
+                told = {key: value for key, value in told.items() if key not in ("size", "nlink")}
+                found[f"/{folder}"] = told
+            else:
+                found[f"{f'/{folder}' if folder else ''}/{name}"] = told
+    return found
 
 
 def memory(entries: int) -> list[str]:

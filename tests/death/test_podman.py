@@ -61,6 +61,47 @@ def test_memory_limit(podman_project: Project) -> None:
     assert "cause: killed: memory limit 64 MiB" in result.text
 
 
+def test_what_tests_leave(podman_project: Project) -> None:
+    podman_project.write(
+        "test_it.py",
+        """
+        import os, pathlib, shutil, subprocess
+        def test_creates(): pathlib.Path("/tmp/flag").write_text("1")
+        def test_changes(): pathlib.Path("/etc/profile").write_text("1")
+        def test_deletes(): os.remove("/etc/issue")
+        def test_child(): subprocess.run(["sh", "-c", "mkdir /opt/a && echo 1 > /opt/a/b"], check=True)
+        def test_folder(): shutil.rmtree("/etc/skel")
+        def test_of_the_project(): pathlib.Path("made").touch()
+        def test_of_memory(): pathlib.Path("/dev/shm/made").touch()
+        def test_cleans_up(): pathlib.Path("/srv/x").touch(); os.remove("/srv/x")
+        def test_dies(): pathlib.Path("/srv/late").touch(); os._exit(1)
+        def test_meets(): assert not pathlib.Path("/tmp/flag").exists()
+        """,
+    )
+    result = podman_project.run("-v", "--env-pollution")
+    assert result.code == 1
+    assert result.counts == {"failed": 2, "passed": 8}
+    for line in (
+        "test_it.py::test_creates: created 1",
+        "  + /tmp/flag",
+        "test_it.py::test_changes: changed 1",
+        "  ~ /etc/profile",
+        "  - /etc/issue",
+        "test_it.py::test_child: created 2",
+        "  + /opt/a/b",
+        "test_it.py::test_folder: deleted 4",
+        f"  + {podman_project.root}/made",
+        "  + /dev/shm/made",
+        "test_it.py::test_dies (its worker died): created 1",
+        "  + /srv/late",
+        "test_it.py::test_meets failed and its failure names /tmp/flag, which test_it.py::test_creates created",
+    ):
+        assert f"\n{line}\n" in result.text, result.text
+    assert "test_cleans_up: " not in result.text
+    assert "not attributed" not in result.text
+    assert "not all of it is known" not in result.text
+
+
 def test_removed_from_outside(podman_project: Project) -> None:
     project = podman_project
     project.write(

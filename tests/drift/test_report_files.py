@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,59 @@ def test_every_form_of_a_run_over_two_stages(suite: Project) -> None:
     page = (suite.root / "out/r.html").read_text(encoding="utf-8")
     assert "&lt;i&gt;said&lt;/i&gt;" in page
     assert sorted(each.name for each in (suite.root / "out").iterdir()) == ["r.html", "r.json"]
+
+
+def test_drift_and_pollution_of_one_run(suite: Project) -> None:
+    suite.write(
+        "test_it.py",
+        """
+        import os, subprocess
+        def test_leaves(): open("/tmp/flag", "w").close()
+        def test_child(): subprocess.run(["sh", "-c", "echo 1 >> /etc/profile"], check=True)
+        def test_meets(): assert not os.path.exists("/tmp/flag")
+        """,
+    )
+    forms = ("r.html", "r.json", "r.md", "r.sarif")
+    asked = ("--env=dev,qa", "--env-drift", "--env-pollution", *(f"--env-report={name}" for name in forms))
+    done = suite.pytest(*asked)
+    done.exits(1, "2 failed, 4 passed", "greet 1.0 -> 1.1")
+    data = json.loads((suite.root / "r.json").read_text(encoding="utf-8"))
+    # What the comparison finds is of the images, and what the tests left is of their containers.
+    assert [package["name"] for package in data["drift"][0]["packages"]] == ["greet"]
+    assert not {"/tmp/flag", "/etc/profile"} & {change["path"] for change in data["drift"][0]["changes"]}
+    assert sorted(
+        (each["stage"], each["nodeid"], [(path["kind"], path["path"]) for path in each["paths"]])
+        for each in data["pollution"]["left"]
+    ) == [
+        (stage, f"test_it.py::{name}", [what])
+        for stage in ("dev", "qa")
+        for name, what in (
+            ("test_child", ("changed", "/etc/profile")),
+            ("test_leaves", ("created", "/tmp/flag")),
+        )
+    ]
+    assert [(met["nodeid"], met["stage"], met["by"]) for met in data["pollution"]["met"]] == [
+        ("test_it.py::test_meets", stage, "test_it.py::test_leaves") for stage in ("dev", "qa")
+    ]
+    assert data["pollution"]["unattributed"] == data["pollution"]["problems"] == []
+    culprit = (
+        "test_it.py::test_meets@dev failed and its failure names /tmp/flag, which test_it.py::test_leaves"
+    )
+    assert culprit in done.out
+    assert culprit in (suite.root / "r.html").read_text(encoding="utf-8")
+    assert culprit in re.sub(r"\\(?=[_:@])", "", (suite.root / "r.md").read_text(encoding="utf-8"))
+    results = json.loads((suite.root / "r.sarif").read_text(encoding="utf-8"))["runs"][0]["results"]
+    assert [each["ruleId"] for each in results].count("pollution/met") == 2
+    assert culprit in next(each["message"]["text"] for each in results if each["ruleId"] == "pollution/met")
+
+
+def test_pollution_alone_is_enough_for_sarif(suite: Project) -> None:
+    suite.write("test_it.py", "def test_leaves(): open('/tmp/flag', 'w').close()\n")
+    suite.pytest("--env=dev", "--env-pollution", "--env-report=r.sarif").exits(0, "1 passed")
+    results = json.loads((suite.root / "r.sarif").read_text(encoding="utf-8"))["runs"][0]["results"]
+    assert [each["message"]["text"] for each in results] == [
+        "test_it.py::test_leaves left created 1: + /tmp/flag"
+    ]
 
 
 def test_workers_of_xdist_write_one_report(suite: Project) -> None:
