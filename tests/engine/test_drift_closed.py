@@ -238,3 +238,40 @@ def test_nothing_of_ours_stays(
         image_side(elsewhere, base_image), image_side(engine, base_image), force="scan", labels=labels
     )
     assert engine.list_containers(labels) == ()
+
+
+def test_a_container_without_python_borrows_that_of_the_other_side(
+    engine: Engine,
+    elsewhere: Engine,
+    base_image: str,
+    create: Callable[..., str],
+    run_labels: Mapping[str, str],
+) -> None:
+    pythons = ("/usr/bin/python3", "/usr/local/bin/python3")
+    maker = create("sh", "-c", f"rm -f {' '.join(pythons)}", user="0")
+    engine.start(maker)
+    engine.wait(maker, timeout_s=60)
+    tag = f"envpar-test-drift-no-python-{secrets.token_hex(4)}:1"
+    image = engine.commit(maker, tag, labels=run_labels)
+    try:
+        script = "umask 777; echo x >/tmp/made; mv /tmp/made /tmp/own; exec sleep 600"
+        container = create("sh", "-c", script, image=image, user="1000:1000")
+        engine.start(container)
+        engine.exec(container, ["sh", "-c", "until [ -e /tmp/own ]; do :; done"])
+        left, right = image_side(elsewhere, base_image), container_side(elsewhere, container)
+        found = compare_sides(left, right)
+        assert found.route == "scan", found.why
+        gone = [each for each in told(found) if each[1] == "removed"]
+        assert gone
+        assert {each[0] for each in gone} <= set(pythons)
+        # Podman writes the user of a container there.
+        rest = [
+            each for each in told(found) if each not in gone and each[0] not in ("/etc/passwd", "/etc/group")
+        ]
+        assert rest == [("/tmp/own", "added", ())]
+        own = next(change.after for change in found.changes if change.path == "/tmp/own")
+        assert own is not None
+        assert (own.mode, own.size, len(own.digest)) == (0, 2, 64)
+    finally:
+        engine.remove_container(container)
+        engine.remove_image(image, force=True)

@@ -25,7 +25,7 @@ class Place:
     def __init__(self, root: Path, limit: int | None = None) -> None:
         self.root = root
         self.tree = Tree([os.fsencode(root)], limit=limit)
-        self.audit = Audit(self.tree, os.fsencode(root))
+        self.audit = Audit(self.tree, os.fsencode(root), b"/own")
 
     def look(self) -> list[str]:
         """What is not as it was: ``+ a``, ``~ a content``, ``- a``."""

@@ -50,9 +50,10 @@ class Audit:
     Args:
         tree: Where the kernel's own events arrive.
         root: The project.
+        own: What the paths of our own files begin with.
     """
 
-    def __init__(self, tree: Tree, root: bytes) -> None:
+    def __init__(self, tree: Tree, root: bytes, own: bytes) -> None:
         self.seen: Dict[bytes, str] = {}
         """Paths that were ``left`` and that the test has met, and what it did."""
         self.before: Dict[bytes, Optional[Before]] = {}
@@ -63,7 +64,8 @@ class Audit:
         self._folders: Dict[bytes, bytes] = {}
         self._tree = tree
         self._root = root
-        self._own = os.path.join(os.fsencode(tempfile.gettempdir()), b"pytest-of-")
+        pytests = os.path.join(os.fsencode(tempfile.gettempdir()), b"pytest-of-")
+        self._not_noted = (own, pytests, b"/dev/", b"/proc/", b":")
         self._handlers: Dict[str, Callable[[Any], None]] = {
             "open": self._open,
             "os.listdir": self._list,
@@ -137,7 +139,7 @@ class Audit:
 
     def _note(self, path: Any, bits: int, follow: bool) -> None:
         raw = os.fsencode(path)
-        if raw.startswith((self._own, b"/dev/", b"/proc/", b":")) and not raw.startswith(self._root):
+        if raw.startswith(self._not_noted) and not raw.startswith(self._root):
             return
         try:
             status = os.stat(raw) if follow else os.lstat(raw)

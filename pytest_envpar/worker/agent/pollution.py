@@ -86,8 +86,8 @@ class Pollution:
         self._tree = Tree(
             *places((options["root"], os.getcwd(), os.path.expanduser("~"), tempfile.gettempdir()))
         )
-        self._audit = Audit(self._tree, os.fsencode(options["root"]))
         told = options["pollution"]
+        self._audit = Audit(self._tree, os.fsencode(options["root"]), os.fsencode(told["state"]))
         for kind, path, name in told["left"]:
             self._watch_for(os.fsencode(path), Left(kind, Owner(-1, name), kind == "created"))
         self._aftermath = Aftermath(told["state"])
