@@ -1,9 +1,9 @@
 """Two listings of one engine side by side: a file that is the same inode on both sides is not read.
 
 Containers of one engine share the files of their image layers. Inode number, time of the last change of the inode,
-size and permissions together name one state of one file; only files that are not the same one are read, and only
-where they may be equal or have to be told. Where both sides say the same for some folders on end, it is not even
-looked at.
+size and permissions together name one state of one file, unless it is a container's own copy, which has a mark: only
+files that are not the same one are read, and only where they may be equal or have to be told. Where both sides say the
+same for some folders on end, it is not even looked at.
 """
 
 from __future__ import annotations

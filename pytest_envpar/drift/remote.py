@@ -41,6 +41,8 @@ _MAX_TOLD = 1 << 30
 _IDLE_S = 300.0
 """The longest silence: a large file is read without a word."""
 _START_S = 60.0
+_SLACK_S = 1.0
+"""The kernel stamps files by a clock that is behind the engine's by some milliseconds."""
 _LETTERS = frozenset((b"H", b"M", b"R", b"L", b"N", b"P", b"E", b"X"))
 
 # Modules of ours that it needs, in the order in which they need each other, as modules of the same names there.
@@ -55,7 +57,8 @@ module.main()
 """
 
 Row = tuple[str, str, str, str, str, str, str, str, str]
-"""A record and the ``inode:ctime`` of its file; of a folder only if single folders were asked for."""
+"""A record and the ``inode:ctime`` of its file, with a mark if that is the container's own; of a folder only if single
+folders were asked for."""
 Frame = tuple[bytes, bytes]
 """Rows as they were sent: the letter that says whether files with several names are among them, and the fields."""
 
@@ -101,15 +104,20 @@ class Scanner:
     Args:
         stream: Its standard input and output.
         what: The container, for errors.
+        born_s: When the container was made (seconds since 1970), if it is one that others than we have something done
+            in; what changed since is never the same file as another container's.
         timeout_s: Seconds for all of it.
     """
 
     most_moved: int | None = None
     """See :class:`Listing`: what it says is true at this moment."""
 
-    def __init__(self, stream: Stream, what: str, *, timeout_s: float = 3600.0) -> None:
+    def __init__(
+        self, stream: Stream, what: str, *, born_s: float | None = None, timeout_s: float = 3600.0
+    ) -> None:
         self._stream = stream
         self._what = what
+        self._born = "" if born_s is None else str(int((born_s - _SLACK_S) * 1e9))
         self._deadline = time.monotonic() + timeout_s
         self._data = bytearray()
         self._errors = bytearray()
@@ -143,12 +151,12 @@ class Scanner:
             NoScannerError: It did not start.
             EngineError: It failed later on.
         """
-        self._ask(b"S", ["1", str(limit), *skip])
+        self._ask(b"S", ["1", str(limit), self._born, *skip])
         return (row for frame in self._listed() for row in self.parsed(frame))
 
     def frames(self, skip: Sequence[str]) -> Iterator[Frame]:
         """See :class:`Listing`. It is asked at once, and works before the first frame is taken."""
-        self._ask(b"S", ["", str(MAX_ENTRIES), *skip])
+        self._ask(b"S", ["", str(MAX_ENTRIES), self._born, *skip])
         return self._listed()
 
     def folders(self, paths: Sequence[str], skip: Sequence[str]) -> Iterator[Frame]:

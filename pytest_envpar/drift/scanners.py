@@ -91,7 +91,7 @@ class Scanners:
                 container.id, find_python(remote.arguments()), user="0:0", workdir=PurePosixPath("/")
             )
             self._resources.callback(stream.close)
-            made = remote.Scanner(stream, f"container {side.name}")
+            made = remote.Scanner(stream, f"container {side.name}", born_s=container.created_at)
             made.ready()
         return made
 
@@ -109,7 +109,8 @@ class Scanners:
             stream = engine.attach(container)
             self._resources.callback(stream.close)
             engine.start(container)
-            made = remote.Scanner(stream, what)
+            born_s = side.container.created_at if side.container is not None else None
+            made = remote.Scanner(stream, what, born_s=born_s)
             made.ready()
         return made
 

@@ -15,6 +15,7 @@ from pytest_envpar.drift import secret
 from pytest_envpar.drift.model import ConfigChange
 from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
+from pytest_envpar.drift.scanners import Scanners
 from pytest_envpar.drift.sides import container_side, image_side
 from pytest_envpar.engine.values.create import Mount
 from pytest_envpar.errors import EngineError
@@ -179,6 +180,28 @@ def test_what_processes_feel_in_two_containers(engine: Engine, create: Callable[
     assert "kernel" not in told
     same = compare_sides(container_side(engine, one), container_side(engine, one))
     assert same.config == ()
+
+
+def test_what_two_containers_changed_in_the_same_tick_of_the_clock_is_read(
+    elsewhere: Engine, base_image: str, create: Callable[..., str]
+) -> None:
+    sides = []
+    for mark in "ab":
+        # Written in place, and as long as before: what is left to tell them apart is the time.
+        container = create("sh", "-c", f"printf {mark} 1<>/etc/debian_version; exec sleep 600", user="0")
+        elsewhere.start(container)
+        changed = ["sh", "-c", "until head -c1 /etc/debian_version | grep -q [ab]; do :; done"]
+        elsewhere.exec(container, changed)
+        sides.append(container_side(elsewhere, container))
+    with contextlib.ExitStack() as stack:
+        for side in sides:
+            scanner = Scanners({}, stack).of(side)
+            idents = {row[0]: row[8] for frame in scanner.frames(()) for row in scanner.parsed(frame)}
+            assert idents["/etc/debian_version"].count(":") == 2
+            assert idents["/etc/passwd" if elsewhere.info.kind == "docker" else "/etc/issue"].count(":") == 1
+    found = compare_sides(sides[0], sides[1])
+    assert found.route == "scan"
+    assert told(found) == [("/etc/debian_version", "modified", ("content",))]
 
 
 CHURN = """

@@ -16,7 +16,7 @@ from pytest_envpar.drift.produce import Producer
 from pytest_envpar.drift.scanners import Scanners
 from pytest_envpar.drift.sides import Side
 from pytest_envpar.drift.stat_tables import Recorder, Table
-from pytest_envpar.engine.api import RunConfig
+from pytest_envpar.engine.values.images import RunConfig
 from pytest_envpar.ledger import Ledger
 
 if TYPE_CHECKING:

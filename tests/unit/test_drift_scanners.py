@@ -57,6 +57,24 @@ def test_without_threads_everything_is_read_all_the_same(tmp_path: Path) -> None
     assert out.getvalue().endswith(frame(b"E"))
 
 
+@pytest.mark.parametrize("read", [True, False])
+def test_what_a_container_changed_itself_is_no_file_of_another(read: bool, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "folder").mkdir()
+    changed = (tmp_path / "file").stat().st_ctime_ns
+
+    def idents(born: int | None) -> list[str]:
+        return [row[8] for row in scan.Scan(str(tmp_path), read=read, born=born)]
+
+    (_, same, _) = idents(None)
+    assert idents(changed + 1) == idents(None) == ["", same, ""]
+    one, two = idents(changed), idents(changed)
+    # Not even two passes over the same container: then it is read.
+    assert one[1].startswith(f"{same}:")
+    assert one[1] != two[1]
+    assert (one[0], one[2]) == ("", "")
+
+
 def test_what_fails_in_a_thread_is_told_to_whoever_asks() -> None:
     threads = digests.Threads()
     future = threads.submit(int, "x")

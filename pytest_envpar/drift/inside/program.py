@@ -4,7 +4,8 @@ Its text, with those of the modules that it needs, is the argument of a Python t
 one letter, the length in four bytes, and fields that each end with a zero byte.
 
     H   the first word: empty, or why not every file can be read from here
-    S   request: list everything; whether files are read (1 or nothing), limit of entries, paths that are left out
+    S   request: list everything; whether files are read (1 or nothing), limit of entries, since when files are the
+        container's own (nanoseconds or nothing), paths that are left out
     F   request: list what is in some folders, and not below; how many paths are left out, those, the folders
     D   request: look at these paths
     M   answer to S and F: where something is mounted, and its file system
@@ -32,7 +33,7 @@ from pytest_envpar.drift.inside.scan import Scan
 TYPE_CHECKING = False  # as in `typing`, which takes as long to import as some hundred files to look at
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import BinaryIO
+    from typing import BinaryIO, Optional
 
 _FRAME = 1 << 20
 _FEW = 50
@@ -65,7 +66,8 @@ class Answerer:
             fields = self._source.read(size).decode("utf-8", "surrogateescape").split("\0")[:-1]
             try:
                 if header[:1] == b"S":
-                    self._list(bool(fields[0]), int(fields[1]), fields[2:])
+                    born = int(fields[2]) if fields[2] else None
+                    self._list(bool(fields[0]), int(fields[1]), born, fields[3:])
                 elif header[:1] == b"F":
                     self._list_folders(fields[1 : 1 + int(fields[0])], fields[1 + int(fields[0]) :])
                 else:
@@ -90,9 +92,9 @@ class Answerer:
             return "its files %s" % files.reason(error).replace("it cannot", "cannot")
         return ""
 
-    def _list(self, read: bool, limit: int, skip: Sequence[str]) -> None:
+    def _list(self, read: bool, limit: int, born: Optional[int], skip: Sequence[str]) -> None:
         mounted = self._mounted()
-        scan = Scan(self._root, read=read, skip=[*skip, *mounted], limit=limit)
+        scan = Scan(self._root, read=read, skip=[*skip, *mounted], limit=limit, born=born)
         letter = b"R"
         fields: list[str] = []
         size = 0

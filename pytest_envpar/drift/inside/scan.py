@@ -22,7 +22,7 @@ TYPE_CHECKING = False  # as in `typing`, which takes as long to import as some h
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
-    from typing import Any
+    from typing import Any, Optional
 
     Row = list[Any]
     Source = tuple[Row, Future[str] | None]
@@ -60,6 +60,9 @@ class Scan:
             but folders: what they are can be asked of single paths.
         skip: Paths below ``root`` that are left out, with everything below them.
         limit: LimitError after so many entries; 0 for no limit.
+        born: When the container was made, in nanoseconds: a file that changed since is its own, and has an
+            ``inode:ctime:mark`` that no other pass gives. Two containers that change one file of their image in the
+            same tick of the clock have the same inode and time for it.
         folders: Whether folders have an ``inode:ctime``, too, and files with several names ``inode:ctime:names``.
     """
 
@@ -70,6 +73,7 @@ class Scan:
         read: bool = True,
         skip: Iterable[str] = (),
         limit: int = 0,
+        born: Optional[int] = None,
         folders: bool = False,
     ) -> None:
         self.notes: list[tuple[str, str]] = []
@@ -79,6 +83,8 @@ class Scan:
         self._read = read
         self._skip = frozenset(skip)
         self._limit = limit
+        self._born = born
+        self._mark = os.urandom(8).hex()
         self._folders = folders
         self._count = 0
         self._seen: dict[tuple[int, int], tuple[str, Source]] = {}
@@ -363,6 +369,9 @@ class Scan:
             owner = "%d:%d" % whose
             if len(self._owners) < 1000:
                 self._owners[whose] = owner
+        ident = "%d:%d" % (status.st_ino, status.st_ctime_ns)
+        if self._born is not None and status.st_ctime_ns >= self._born:
+            ident += ":" + self._mark
         return [
             path,
             kind,
@@ -372,7 +381,7 @@ class Scan:
             "",
             "",
             str(status.st_mtime_ns),
-            "%d:%d" % (status.st_ino, status.st_ctime_ns),
+            ident,
         ]
 
 

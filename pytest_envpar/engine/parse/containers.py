@@ -30,6 +30,7 @@ def container_info(answer: Any) -> ContainerInfo:
         exit_code=int(state.get("ExitCode") or 0) if ended else None,
         oom_killed=bool(state.get("OOMKilled")),
         error=str(state.get("Error") or ""),
+        created_at=unix_time(str(data.get("Created") or "")),
         finished_at=unix_time(str(state.get("FinishedAt") or "")) if ended else 0.0,
         labels=labels(table(data.get("Config")).get("Labels")),
         ip_addresses={name: address for name, address in addresses.items() if address},

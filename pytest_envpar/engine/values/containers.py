@@ -23,7 +23,8 @@ class ContainerInfo:
     ``unhealthy``, or empty without a health check. ``mounts`` are container paths at which something else than the
     image's files is seen, each with what it is (``volume``, ``bind``, ``tmpfs``). ``cap_drop`` are capabilities that
     its processes do not have, as they were named. ``own_processes`` is False if it sees those of another container or
-    of the host. ``finished_at`` is when it ended, in seconds since 1970 by the engine's clock.
+    of the host. ``created_at`` is when it was made and ``finished_at`` when it ended, in seconds since 1970 by the
+    engine's clock.
     """
 
     id: str
@@ -44,6 +45,7 @@ class ContainerInfo:
     mounts: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NONE)
     cap_drop: tuple[str, ...] = ()
     own_processes: bool = True
+    created_at: float = 0.0
     finished_at: float = 0.0
 
 
