@@ -42,8 +42,9 @@ def from_facts(facts: Mapping[str, Any]) -> Death:
     code, number, ulimit = facts.get("code"), facts.get("signal"), facts.get("ulimit")
     reached = facts.get("limits")
     limits = [str(line) for line in reached[:_LIMITS]] if isinstance(reached, list) else []
-    # A process that a test had started may have been killed for its memory, while the worker ended by itself.
-    if facts.get("oom") and isinstance(number, int):
+    # A process that a test had started may have been killed for its memory, while the worker ended of something else:
+    # the kernel kills with this signal only.
+    if facts.get("oom") and number == signal.SIGKILL:
         cause = "killed: " + memory(facts.get("limit"), facts.get("peak"))
         limits = [line for line in limits if not line.startswith("memory ")]
     elif isinstance(number, int) and isinstance(ulimit, str):

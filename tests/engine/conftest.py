@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from rig import needs
-from rig.engines import connected, podman_settings
+from rig.engines import VIRTUAL, connected, podman_settings
 
 from pytest_envpar.containers.labels import CACHE, KIND, RUN, Owner, is_dead
 from pytest_envpar.engine.values.create import ContainerSpec
@@ -31,14 +31,21 @@ def engine_environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str
     return {**os.environ, **podman_settings(tmp_path_factory.mktemp("podman"))}
 
 
-@pytest.fixture(scope="session", params=["docker", "podman"])
+@pytest.fixture(scope="session", params=["docker", "podman", *VIRTUAL])
 def engine(request: pytest.FixtureRequest, engine_environ: Mapping[str, str]) -> Iterator[Engine]:
-    """A real engine: the Docker daemon of this machine, and a Podman service of our own."""
+    """A real engine: the Docker daemon of this machine, a Podman service of our own, and those of a virtual machine."""
     with contextlib.closing(connected(request.param, engine_environ)) as made:
         before = _labelled(made)
         yield made
         left = {key: labels for key, labels in _labelled(made).items() if key not in before and _ours(labels)}
         assert not left, f"left behind on {request.param}: {left}"
+
+
+@pytest.fixture
+def sees_files(engine: Engine) -> None:
+    """The engine mounts files of this process; one in a virtual machine has none of them."""
+    if not engine.info.local:
+        pytest.skip("an engine of another machine does not see the files of this one")
 
 
 class Elsewhere:

@@ -412,6 +412,7 @@ def test_an_anonymous_volume_goes_with_its_container(engine: Engine, create: Cal
     assert added - {listed.name for listed in engine.list_volumes({})}
 
 
+@pytest.mark.usefixtures("sees_files")
 def test_the_project_as_an_overlay(
     engine: Engine, create: Callable[..., str], volume: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> None:
@@ -439,6 +440,7 @@ def test_the_project_as_an_overlay(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.usefixtures("sees_files")
 @pytest.mark.parametrize("read_only", [True, False], ids=["ro", "rw"])
 def test_a_bind_mount(engine: Engine, create: Callable[..., str], tmp_path: Path, read_only: bool) -> None:
     mount = Mount("bind", str(tmp_path), PurePosixPath("/project"), read_only=read_only)

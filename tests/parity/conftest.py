@@ -15,7 +15,7 @@ from pytest_envpar.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-OTHER_IMAGES = ("envpar-base:py3.9", "envpar-base:py3.13")
+OTHER_IMAGES = ("envpar-base:py3.9", "envpar-base:py3.13", "envpar-base:py3.14")
 
 
 @pytest.fixture(scope="session")

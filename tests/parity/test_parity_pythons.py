@@ -57,7 +57,7 @@ def differences_without_subtests(twin: twins.Twin) -> list[compare.Difference]:
     ]
 
 
-@pytest.mark.parametrize("name", ["py3.9", "py3.13"])
+@pytest.mark.parametrize("name", ["py3.9", "py3.13", pytest.param("py3.14", marks=pytest.mark.slow)])
 def test_same_outcomes_with_another_python(name: str, tmp_path: Path, image: Callable[[str], str]) -> None:
     reference = image(f"envpar-base:{name}")
     twin = twins.Twin.of(tmp_path, lambda side: sample.write(side, image=reference))
@@ -98,7 +98,7 @@ def test_same_outcomes_with_the_pytest_of_the_image(
     assert f"pytest-{version}" in right.raw
 
 
-BROUGHT = ("3.8", "3.10", "3.12", "3.14")
+BROUGHT = ("3.8", "3.10", "3.12")
 _LEFT_OUT = shutil.ignore_patterns(
     "__pycache__", "*.a", "config-*", "site-packages", "test", "tests", "idlelib", "tkinter"
 )

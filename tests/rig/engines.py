@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pytest_envpar.containers.sweep import OurObject, list_ours
 from pytest_envpar.engine.select import Candidate, connect
@@ -18,18 +19,23 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine
 
 DOCKER = "unix:///var/run/docker.sock"
+VIRTUAL = dict(each.split("=", 1) for each in os.environ.get("ENVPAR_VIRTUAL", "").split(",") if each)
+"""Engines beside those of this machine: their URLs by their names, from ``fixtures/virtual_engine.py``."""
+
 _PODMAN_NOFILE = 1 << 20
 
 
-def connected(kind: Literal["docker", "podman"], environ: Mapping[str, str]) -> Engine:
-    """An engine; whoever asks closes it."""
-    candidate = (
-        Candidate("docker socket", DOCKER) if kind == "docker" else Candidate("podman system service", "")
-    )
+def connected(name: str, environ: Mapping[str, str]) -> Engine:
+    """The engine ``docker`` or ``podman`` of this machine, or one of ``VIRTUAL``; whoever asks closes it."""
+    candidates = {
+        "docker": Candidate("docker socket", DOCKER),
+        "podman": Candidate("podman system service", ""),
+        **{each: Candidate("ENVPAR_VIRTUAL", url) for each, url in VIRTUAL.items()},
+    }
     try:
-        return connect(candidate, environ)
+        return connect(candidates[name], environ)
     except EngineError as error:
-        missing(f"no {kind}: {error}")
+        missing(f"no {name}: {error}")
 
 
 def podman_settings(folder: Path) -> dict[str, str]:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import setup_engine
+import virtual_engine
 import wheelhouse
-from provision import SetupError, bases, engines
+from provision import SetupError, bases, engines, virtual
 from provision import client as client_module
 from provision.client import Client, EngineRefusedError
 from provision.machine import Machine, cache_folder
@@ -557,3 +558,39 @@ def test_the_pid_file_of_a_dead_daemon_goes(tmp_path: Path, pid: str, kept: bool
     engines._forget_dead_daemon(machine, file)
     assert file.exists() is kept
     assert bool(said) is not kept
+
+
+# --- the virtual machine -----------------------------------------------------------------------------------
+
+_FOR_A_MACHINE = ("mmdebstrap", "mke2fs", "ip", "unshare")
+
+
+def test_a_virtual_machine_needs_root_once(machine: Any, programs: Any) -> None:
+    for name in _FOR_A_MACHINE:
+        programs(name, "")
+    with pytest.raises(SetupError, match="by root only"):
+        virtual.ensure(machine())
+
+
+def test_the_disk_of_a_virtual_machine_is_kept(machine: Any, programs: Any) -> None:
+    for name in _FOR_A_MACHINE:
+        programs(name, "raise SystemExit('must not run')")
+    here = machine()
+    folder = here.cache / "virtual" / virtual.key()
+    folder.mkdir(parents=True)
+    assert virtual.ensure(here) == folder
+
+
+def test_a_failed_disk_leaves_nothing(machine: Any, programs: Any) -> None:
+    for name in _FOR_A_MACHINE:
+        programs(name, "sys.exit('no such suite')")
+    here = machine(root=True)
+    with pytest.raises(SetupError, match="ended with 1"):
+        virtual.ensure(here)
+    assert not list((here.cache / "virtual").iterdir())
+
+
+def test_an_unknown_engine_of_the_virtual_machine_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        virtual_engine.main(["--engines", "rootfull", "true"])
+    assert "known: rootful, rootless, podman, podman-rootless" in capsys.readouterr().err
