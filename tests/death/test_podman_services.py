@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.programs import ECHO
 
 from pytest_envpar.containers.sweep import list_ours
 
@@ -15,20 +16,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-SERVER = """
-import socket, sys
-server = socket.create_server(("", 8000))
-print("listening", flush=True)
-while True:
-    peer = server.accept()[0]
-    said = peer.recv(1000).decode()
-    if said == "die":
-        sys.exit(7)
-    if said:
-        print("heard", said, flush=True)
-        peer.sendall(said.encode())
-    peer.close()
-"""
 SUITE = """
 import os, socket, time
 def ask(text, name):
@@ -52,7 +39,7 @@ def test_goes_on():
 
 
 def configure(project: Project, *, network: str, ready: str = "{ tcp = 8000, timeout = 60 }") -> None:
-    command = json.dumps(["python3", "-u", "-c", SERVER])
+    command = json.dumps(["python3", "-u", "-c", ECHO])
     lines = [
         'engine = "podman"',
         "[stages.qa]",

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.runs import read_until
 
 from pytest_envpar.worker.agent import crew
 
@@ -187,12 +188,7 @@ def test_ctrl_c(project: Project) -> None:
         """,
     )
     process = project.start("--env=qa", "-n2", "-v")
-    seen = ""
-    assert process.stdout is not None
-    while "PASSED" not in seen:
-        line = process.stdout.readline()
-        assert line, seen
-        seen += line
+    seen = read_until(process, "PASSED")
     # As a terminal does: to all processes of the group.
     os.killpg(process.pid, signal.SIGINT)
     result = project.end(process, seen, may_trace=True)

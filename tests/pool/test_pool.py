@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.engines import left
+from rig.runs import read_until
 
 from pytest_envpar.images.tags import COPIES
 
@@ -81,12 +82,7 @@ def test_an_engine_that_goes_away_loses_no_test(project: Project) -> None:
     # Alone, so that the run has to go on with the other engine.
     project.configure(*reversed(project.urls))
     process = project.start("--env=qa", "-v")
-    seen = ""
-    assert process.stdout is not None
-    while "PASSED" not in seen:
-        line = process.stdout.readline()
-        assert line, seen + (process.stderr.read() if process.stderr else "")
-        seen += line
+    seen = read_until(process, "PASSED")
     project.second.kill()
     result = project.end(process, seen).ended(0, "8 passed")
     assert result.out.count("was lost: its share ran elsewhere") == 1
@@ -114,12 +110,7 @@ def test_an_engine_goes_away_under_workers(project: Project) -> None:
         """,
     )
     process = project.start("--env=qa", "-n3", "-v", "--max-worker-restart=0")
-    seen = ""
-    assert process.stdout is not None
-    while not all(f"[gw{number}]" in seen for number in range(3)) or "PASSED" not in seen:
-        line = process.stdout.readline()
-        assert line, seen
-        seen += line
+    seen = read_until(process, "PASSED", *(f"[gw{number}]" for number in range(3)))
     project.second.kill()
     result = project.end(process, seen).ended(0, "16 passed")
     assert result.out.count("was lost: its share ran elsewhere") == 1

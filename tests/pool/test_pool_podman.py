@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rig.engines import DOCKER, left, podman_settings
 from rig.needs import missing
+from rig.runs import read_until
 
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.podman_service import PodmanService
@@ -96,12 +97,7 @@ def test_the_other_kind_takes_over(project: Project, podman: DockerEngine, servi
         """,
     )
     process = project.start("--env=qa", "-s", "-v")
-    seen = ""
-    assert process.stdout is not None
-    while "0 on docker" not in seen:
-        line = process.stdout.readline()
-        assert line, seen + (process.stderr.read() if process.stderr else "")
-        seen += line
+    seen = read_until(process, "0 on docker")
     project.second.kill()
     result = project.end(process, seen).ended(0, "3 passed")
     assert [f"{n} on podman" in result.out for n in range(3)] == [True] * 3

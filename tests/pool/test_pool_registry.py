@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING
 
 import docker as sdk
 import pytest
-from provision import SetupError
-from provision import registry as provided
-from provision.machine import Machine
 from registry.servers import serving
 from rig.engines import DOCKER
-from rig.needs import missing
+from rig.needs import registry_program
 
 from pytest_envpar.errors import EngineError
 from pytest_envpar.images.tags import COPIES
@@ -43,10 +40,7 @@ SUITE = """
 @pytest.fixture(scope="module")
 def program() -> Path:
     """The registry program."""
-    try:
-        return provided.ensure(Machine.this(say=lambda _: None))
-    except SetupError as error:
-        missing("\n".join(error.lines()))
+    return registry_program()
 
 
 class Pushed:

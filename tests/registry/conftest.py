@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from provision import SetupError
-from provision import registry as provided
-from provision.machine import Machine
 from rig.engines import DOCKER, podman_settings
-from rig.needs import missing
+from rig.needs import missing, registry_program
 
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.podman_service import PodmanService
@@ -49,10 +46,7 @@ QUICK = Backoff(tries=4, first_s=0.05)
 @pytest.fixture(scope="session")
 def program() -> Path:
     """The registry program."""
-    try:
-        return provided.ensure(Machine.this(say=lambda _: None))
-    except SetupError as error:
-        missing("\n".join(error.lines()))
+    return registry_program()
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,13 @@ import os
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from provision import SetupError
+from provision import registry as provided
+from provision.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from pytest_envpar.engine.api import Engine
 
@@ -36,3 +40,11 @@ def images(engine: Engine, names: Iterable[str]) -> None:
     for name in names:
         if engine.inspect_image(name) is None:
             missing(f"no image {name}; run fixtures/setup_engine.py")
+
+
+def registry_program() -> Path:
+    """The program of a registry, fetched on first use."""
+    try:
+        return provided.ensure(Machine.this(say=lambda _: None))
+    except SetupError as error:
+        missing("\n".join(error.lines()))

@@ -95,6 +95,18 @@ def begin(command: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> subp
     )
 
 
+def read_until(process: subprocess.Popen[str], *parts: str) -> str:
+    """Read the output of a host process line by line until it holds all of ``parts``, and return it."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    seen = ""
+    while not all(part in seen for part in parts):
+        line = process.stdout.readline()
+        assert line, seen + process.stderr.read()
+        seen += line
+    return seen
+
+
 def finish(process: subprocess.Popen[str], timeout_s: float, seen: str = "") -> Ran:
     """Wait for a host process.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.programs import ECHO
 
 from pytest_envpar.containers.labels import SERVICE
 from pytest_envpar.containers.sweep import list_ours, sweep
@@ -27,20 +28,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-ECHO = """
-import socket, sys
-server = socket.create_server(("", 8000))
-print("listening", flush=True)
-while True:
-    peer = server.accept()[0]
-    said = peer.recv(1000).decode()
-    if said == "die":
-        sys.exit(7)
-    if said:
-        print("heard", said, flush=True)
-        peer.sendall(said.encode())
-    peer.close()
-"""
 ASK = """
 import os, socket
 def ask(text, name="db"):
