@@ -17,6 +17,7 @@ from pytest_envpar.drift.folder import FolderLayer, UnreadableError
 from pytest_envpar.drift.layers import Stack, shared_layers
 from pytest_envpar.drift.manifest import Manifest, ManifestError
 from pytest_envpar.drift.narrowed import WideError, narrowed
+from pytest_envpar.drift.outside import Outside
 from pytest_envpar.drift.records import KIND, XATTRS, Record
 from pytest_envpar.drift.remote import Scanner
 from pytest_envpar.drift.scanners import NoWayError, Scanners
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_envpar.drift.layers import Layer
-    from pytest_envpar.drift.outside import Outside
     from pytest_envpar.drift.remote import Listing
     from pytest_envpar.drift.sides import Side
 
@@ -207,7 +207,7 @@ class Producer:
         if known is not None:
             return Produced(Stack([known]), "scan", f"{side.name}: scanned before, known by its image id")
         scanner = self._scanners.of(side)
-        rows = scanner.rows(skip=self._outside.paths)
+        rows = scanner.rows(skip=self._left_out(side).paths)
         made = manifest.write((row[:8] for row in rows), notes=lambda: scanner.notes)
         self.mounted(side, scanner)
         if side.container is None:
@@ -234,10 +234,14 @@ class Producer:
         container = (
             side.container.id if side.container is not None else self._scanners.create(side, ("true",))
         )
-        made = tar_manifest(side.engine.export(container), skip=self._outside.skips)
+        made = tar_manifest(side.engine.export(container), skip=self._left_out(side).skips)
         if key:
             self._put(key, kind, made)
         return Produced(Stack([made]), "export", f"{side.name}: the engine's export was read", lacks)
+
+    def _left_out(self, side: Side) -> Outside:
+        """What is not looked at. Of an image that is always the same: what is kept of it is for every comparison."""
+        return self._outside if side.container is not None else Outside()
 
     def _bare(self, side: Side) -> Produced:
         assert side.archive is not None

@@ -176,8 +176,12 @@ class _Comparing:
         left, right = self._sides
         if self._force not in (None, "scan") or left.engine is None or left.engine is not right.engine:
             return None
-        if left.unchanging and right.unchanging and any(map(self._producer.kept, self._sides)):
-            return None
+        if left.unchanging and right.unchanging:
+            if any(map(self._producer.kept, self._sides)):
+                return None
+            if not shared_layers(left.diff_ids, right.diff_ids):
+                self._why.append("not by inodes: they have no layer in common, so that all files are others")
+                return None
         try:
             try:
                 listed = self._listed(fresh=False)
@@ -190,7 +194,7 @@ class _Comparing:
             self._why.append(f"not by scanning both: {error.message}")
             return None
         except EngineError as error:
-            self._gone_on(error, "not by scanning both")
+            self._why.append(self._gone_on(error, "not by scanning both"))
             return None
         return "scan", iter(listed)
 
@@ -231,13 +235,17 @@ class _Comparing:
 
     def _each(self) -> tuple[str, Iterator[Change]]:
         """Each on the cheapest way of its own."""
-        one, two = (self._one(side) for side in self._sides)
+        with ThreadPoolExecutor(2) as pool:
+            (one, whys), (two, more) = pool.map(self._one, self._sides)
+        self._why += [*whys, *more]
         ways = (one.way, two.way)
         route = next(way for way in ("export", "archive", "scan", "layers") if way in ways)
         return route, self._compared(one, two, 0)
 
-    def _one(self, side: Side) -> Produced:
+    def _one(self, side: Side) -> tuple[Produced, list[str]]:
+        """With why it was not a cheaper way."""
         reasons: list[str] = []
+        whys: list[str] = []
         ways: dict[str, Callable[[], Produced]] = {
             "layers": lambda: self._producer.layers(side, 0),
             "scan": lambda: self._producer.scan(side),
@@ -247,15 +255,15 @@ class _Comparing:
             if self._force not in (None, name):
                 continue
             try:
-                return way()
+                return way(), whys
             except NoWayError as error:
                 reasons.append(error.message)
-                self._why.append(f"not by {name}: {error.message}")
+                whys.append(f"not by {name}: {error.message}")
             except EngineError as error:
                 if name != "scan":
                     raise
                 reasons.append(error.message)
-                self._gone_on(error, "not by scan")
+                whys.append(self._gone_on(error, "not by scan"))
         raise UsageError(
             f"{side.name} cannot be looked at",
             detail=tuple(dict.fromkeys(reasons)),
@@ -287,11 +295,11 @@ class _Comparing:
         for path, reason in reasons.items():
             self._outside.note(path, reason)
 
-    def _gone_on(self, error: EngineError, what: str) -> None:
-        """A scanner that began and then failed leaves other ways open, unless the engine is gone."""
+    def _gone_on(self, error: EngineError, what: str) -> str:
+        """A scanner that began and then failed leaves other ways open, unless the engine is gone. Returns why."""
         if self._force is not None or isinstance(error, ConnectionLostError):
             raise error
-        self._why.append(f"{what}: {error.message}")
+        return f"{what}: {error.message}"
 
     def _closed(self, error: Exception) -> UsageError:
         return UsageError(

@@ -298,3 +298,29 @@ def test_a_container_without_python_borrows_that_of_the_other_side(
     finally:
         engine.remove_container(container)
         engine.remove_image(image, force=True)
+
+
+def test_what_is_kept_of_an_image_does_not_depend_on_the_other_side(
+    elsewhere: Engine,
+    base_image: str,
+    create: Callable[..., str],
+    volume: Callable[..., tuple[str, str]],
+    run_labels: Mapping[str, str],
+) -> None:
+    maker = create("sh", "-c", "mkdir /data; echo 1 >/data/x", user="0")
+    elsewhere.start(maker)
+    elsewhere.wait(maker, timeout_s=60)
+    image = elsewhere.commit(maker, f"envpar-test-drift-kept-{secrets.token_hex(4)}:1", labels=run_labels)
+    try:
+        name, _ = volume()
+        # It never runs, so that the image is looked at whole, for itself.
+        container = create("true", mounts=(Mount("volume", name, PurePosixPath("/data")),))
+        store = MemoryStore()
+        first = compare_sides(image_side(elsewhere, image), container_side(elsewhere, container), store)
+        assert [(each.path, each.reason) for each in first.not_compared if each.path != "/"] == [
+            ("/data", "a volume is mounted there")
+        ]
+        found = compare_sides(image_side(elsewhere, image), image_side(elsewhere, base_image), store)
+        assert ("/data/x", "removed", ()) in told(found)
+    finally:
+        elsewhere.remove_image(image, force=True)

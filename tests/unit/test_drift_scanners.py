@@ -139,18 +139,25 @@ class Said:
         pass
 
 
-def sides(engine: Failing) -> tuple[Side, Side]:
+def sides(engine: Failing, *shared: str) -> tuple[Side, Side]:
     one, two = (
-        Side(name, RunConfig(), name, (f"sha256:{name}",), cast("Engine", engine)) for name in ("a", "b")
+        Side(name, RunConfig(), name, (*shared, f"sha256:{name}"), cast("Engine", engine))
+        for name in ("a", "b")
     )
     return one, two
 
 
-def test_a_scanner_that_fails_leaves_the_next_way_open() -> None:
-    found = compare_sides(*sides(Failing()), labels={"x": "y"})
+@pytest.mark.parametrize(
+    ("shared", "told"),
+    [(("sha256:base",), "not by scanning both"), ((), "not by scan")],
+    ids=["layers in common", "none"],
+)
+def test_a_scanner_that_fails_leaves_the_next_way_open(shared: tuple[str, ...], told: str) -> None:
+    found = compare_sides(*sides(Failing(), *shared), labels={"x": "y"})
     assert found.route == "export"
     assert [change.path for change in found.changes] == ["/only-in-a", "/only-in-b"]
-    assert any("not by scanning both" in why and "can't start new thread" in why for why in found.why)
+    assert any(why.startswith(f"{told}: ") and "can't start new thread" in why for why in found.why)
+    assert any("no layer in common" in why for why in found.why) == (not shared)
 
 
 def test_a_scanner_that_was_asked_for_has_to_work() -> None:
