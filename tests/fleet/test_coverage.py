@@ -72,6 +72,109 @@ def test_the_image_has_none():
 """
 
 
+GRAMMAR = """
+import contextlib
+import functools
+
+
+@contextlib.contextmanager
+def managed():
+    yield 1
+
+
+def leaves(stop):
+    for _ in range(2):
+        with managed() as a, managed(
+        ):
+            if stop:
+                continue
+        print(a)
+    with managed():
+        if stop:
+            return 1
+    return 2
+
+
+@functools.lru_cache(
+    maxsize=None,
+)
+def decorated(
+    x,
+    y=1,
+):
+    return (
+        x
+        + y
+    )
+
+
+def forever(n):
+    while True:
+        n -= 1
+        if n < 0:
+            break
+    return n
+
+
+def constant():
+    if __debug__:
+        x = 1
+    while 0:
+        x = 2
+    return x
+
+
+def tries(kind):
+    try:
+        if kind:
+            raise KeyError
+    except KeyError:
+        x = 1
+    except (
+        ValueError,
+        TypeError,
+    ):
+        x = 2
+    else:
+        x = 3
+    finally:
+        y = 4
+    return [
+        x
+        for z in (x, y)
+        if z
+    ]
+"""
+MATCH = """
+def kind(x):
+    match x:
+        case [a, *_] if (
+            a
+        ):
+            return "list"
+        case int() | float():
+            pass
+        case _:
+            return "other"
+    match x:
+        case 2:
+            x = 3
+    return x
+"""
+GRAMMAR_TESTS = """
+import sys
+from pkg import grammar
+
+
+def test_grammar():
+    grammar.leaves(True), grammar.leaves(False), grammar.decorated(1), grammar.forever(1)
+    grammar.constant(), grammar.tries(0), grammar.tries(1)
+    if sys.version_info >= (3, 10):
+        from pkg import match
+        match.kind([1]), match.kind(1)
+"""
+
+
 @pytest.fixture
 def measured(project: Project) -> Project:
     """A project with a package of which its tests run a part."""
@@ -149,6 +252,31 @@ def test_all_reports_as_in_a_local_run(measured: Project) -> None:
     assert files(measured)["pkg/__init__.py"]["missing_lines"] == [9, 10, 11, 16, 21]
     assert files(measured)["pkg/unused.py"]["summary"]["percent_covered"] == 0
     assert len(list((measured.root / "htmlcov").glob("*.html"))) >= 3
+
+
+@pytest.mark.slow
+def test_another_python_inside(project: Project) -> None:
+    """From 3.10 on all Pythons run the same lines; 3.9 runs none that has a constant condition."""
+    project.configure("dev", "qa", "old")
+    for name, text in (("__init__", ""), ("grammar", GRAMMAR), ("match", MATCH)):
+        project.write(f"pkg/{name}.py", text)
+    project.write("test_it.py", GRAMMAR_TESTS)
+    args = ("--cov=pkg", "--cov-branch", "--cov-report=json")
+    local(project, *args)
+    here = files(project)
+    assert here["pkg/match.py"]["executed_branches"]
+    project.run("--env=dev", *args).ended(0, "1 passed")
+    assert files(project) == here
+    project.run("--env=old", *args).ended(0, "1 passed")
+    grammar, old = here["pkg/grammar.py"], files(project)["pkg/grammar.py"]
+    lines = ("", *GRAMMAR.splitlines()[1:])
+    more = [line for line in old["missing_lines"] if line not in grammar["missing_lines"]]
+    assert [lines[line - 1].strip() for line in more] == ["while True:", "if __debug__:", "while 0:"]
+    assert set(old["executed_lines"]) == set(grammar["executed_lines"]) - set(more)
+    other = {tuple(arc) for key in ("executed_branches", "missing_branches") for arc in old[key]}
+    assert other == {tuple(arc) for key in ("executed_branches", "missing_branches") for arc in grammar[key]}
+    gone = [arc for arc in grammar["executed_branches"] if arc not in old["executed_branches"]]
+    assert all({*arc} & {*more} for arc in gone)
 
 
 def classes(project: Project) -> list[str]:
