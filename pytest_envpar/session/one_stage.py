@@ -331,8 +331,19 @@ class OneStage:
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         report = crash.report(item.nodeid, item.location, item.keywords_seen, reason, "setup")
         report.__dict__[NOT_RUN] = True
-        hook.pytest_runtest_logreport(report=self._marked(report))
+        self._show_last(item, report)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+    def _show_last(self, item: VirtualItem, report: pytest.TestReport) -> None:
+        """Show the failure of a test of which nothing more is heard."""
+        hook = self._config.hook
+        hook.pytest_runtest_logreport(report=self._marked(report))
+        if not self.alone:
+            # A JUnit file has the properties of a test from the last of its phases, and one of them is its stage.
+            end = decode.passed_report(
+                item.nodeid, item.location, item.keywords_seen, "teardown", report.start, report.stop, 0.0
+            )
+            hook.pytest_runtest_logreport(report=self._marked(end))
 
     def _marked(self, report: pytest.TestReport) -> pytest.TestReport:
         if report.failed:
@@ -486,7 +497,7 @@ class OneStage:
             text = crash.text(item.nodeid, self.name, death)
             report = crash.report(item.nodeid, item.location, item.keywords_seen, text)
             self._services.add(report)
-            hook.pytest_runtest_logreport(report=self._marked(report))
+            self._show_last(item, report)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         self._done.add(item.index)
 
@@ -547,8 +558,7 @@ class OneStage:
         return break_off(self.link, self.hearing, self.summary, seconds, items, self._failed)
 
     def _failed(self, item: VirtualItem, reason: str) -> None:
-        report = crash.report(item.nodeid, item.location, item.keywords_seen, reason)
-        self._config.hook.pytest_runtest_logreport(report=self._marked(report))
+        self._show_last(item, crash.report(item.nodeid, item.location, item.keywords_seen, reason))
 
     # --- end -----------------------------------------------------------------------------------------------------
 

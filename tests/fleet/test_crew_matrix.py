@@ -165,8 +165,11 @@ DEADLY = """
 
 def test_death_in_one_stage(project: Project) -> None:
     project.write("test_it.py", DEADLY)
-    result = project.run("--env=dev,qa", "-n2").ended(1, "1 failed, 11 passed")
+    result = project.run("--env=dev,qa", "-n2", "--junitxml=junit.xml").ended(1, "1 failed, 11 passed")
     assert "test_it.py::test_n[3]@qa crashed the worker of stage qa" in result.out
+    found = project.junit()["test_it.test_n[3]@qa"].find("properties/property[@name='stage']")
+    assert found is not None
+    assert found.get("value") == "qa"
     assert "passed  FAILED  test_it.py::test_n[3]" in result.out
 
 

@@ -104,9 +104,11 @@ def test_a_stage_that_cannot_start_fails_its_own_tests(project: Project) -> None
     assert "ERROR test_it.py::test_a[0]@broken - stage broken could not be started" in result.out
     # A stage that is not there is no difference of its tests.
     assert "1 of 6 tests ends differently" in result.out
-    error = project.junit()["test_it.test_a[2]@broken"].find("error")
+    case = project.junit()["test_it.test_a[2]@broken"]
+    error = case.find("error")
     assert error is not None
     assert "envpar-base:nope" in (error.text or "")
+    assert case.find("properties/property[@name='stage']") is not None
 
 
 def test_no_stage_can_start(project: Project) -> None:
@@ -180,8 +182,10 @@ def test_death_of_one_stages_worker(project: Project) -> None:
         def test_c(): pass
         """,
     )
-    result = project.run("--env=dev,qa").ended(1, "1 failed, 5 passed")
+    result = project.run("--env=dev,qa", "--junitxml=junit.xml").ended(1, "1 failed, 5 passed")
     assert "test_it.py::test_b@qa crashed the worker of stage qa" in result.out
+    stages = [case.find("properties/property[@name='stage']") for case in project.junit().values()]
+    assert [found.get("value") for found in stages if found is not None] == ["dev", "qa"] * 3
     assert "passed  FAILED  test_it.py::test_b" in result.out
 
 

@@ -35,6 +35,7 @@ def test_a_fresh_worker_that_did_not_collect_the_test_is_not_waited_for(collecte
     stage._succession = SimpleNamespace(death=None)
     stage._keeping = SimpleNamespace(blame=lambda _: None)
     stage._pollution = None
+    stage.alone = True
     stage._done = set()
     stage._go_on = lambda _: None
     stage._marked = lambda report: report
