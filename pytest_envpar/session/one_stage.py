@@ -486,7 +486,9 @@ class OneStage:
             return
         if over:
             # All its phases have been told: whatever came next is to blame.
-            if not death.engine_gone:
+            if death.engine_gone:
+                self.summary.notes.append(f"the engine was lost at the end of {item.nodeid} ({death.cause})")
+            else:
                 self.failed = True
                 self._keeping.blame(f"its worker died after {item.nodeid}")
                 text = crash.text(f"what came after {item.nodeid}", self.name, death)

@@ -177,3 +177,41 @@ def test_gateways_of_xdist_to_a_machine_with_an_engine(
     result = project.run("--env=qa", "-d", "--tx", f"2*{gateway}", "-rP").ended(0, "2 passed")
     assert f"in {checkout}" in result.out
     assert "[gw0]" in result.out or "[gw1]" in result.out
+
+
+MOMENTS = {
+    "collection": ("test_it.py", "{now}", "was lost: its share ran elsewhere"),
+    "last teardown": (
+        "conftest.py",
+        "import pytest\n@pytest.fixture(scope='session', autouse=True)\ndef last():\n    yield\n    {now}",
+        "the engine was lost at the end of test_it.py::test_b (",
+    ),
+    "end": (
+        "conftest.py",
+        "def pytest_sessionfinish():\n    {now}",
+        "the engine was lost at the end of the session (",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_engine_goes_away_before_or_after_the_tests(project: Project, moment: str) -> None:
+    """Where nothing is left to be run elsewhere that is told as well: what came last was not seen to its end."""
+    name, text, told = MOMENTS[moment]
+    now = r"import os, time; os.write(1, b'now\n'); time.sleep(3)"
+    project.write("test_it.py", "def test_a(): pass\ndef test_b(): pass\n")
+    file = project.root / name
+    tests = file.read_text() if file.exists() else ""
+    file.write_text(text.format(now=now) + "\n" + tests)
+    project.configure(*reversed(project.urls))
+    process = project.start("--env=qa", "-v", "-s")
+    seen = ""
+    assert process.stdout is not None
+    while "now" not in seen:
+        line = process.stdout.readline()
+        assert line, seen + (process.stderr.read() if process.stderr else "")
+        seen += line
+    project.second.kill()
+    result = project.end(process, seen).ended(0, "2 passed")
+    assert result.out.count(told) == 1, result.text
