@@ -242,7 +242,11 @@ def open_source(
     """
     root = plan.container_root
     if plan.mode == "copy":
-        engine_volume(engine, f"{prefix}-source", labels, stack)
+        # Podman 5 gives a volume's root to root again when its first container starts, unless it is made for a user
+        # (podman-volume-create(1), o=uid).
+        mine = plan.uid != 0 and engine.info.kind == "podman"
+        options = {"o": f"uid={plan.uid},gid={plan.gid}"} if mine else {}
+        engine_volume(engine, f"{prefix}-source", labels, stack, options)
         return (Mount("volume", f"{prefix}-source", root),)
     if plan.mode in ("mount", "mount-rw"):
         return (Mount("bind", str(plan.host_root), root, read_only=plan.mode == "mount"),)

@@ -112,7 +112,10 @@ def test_the_project_is_writable_inside(
     mode: Source,
     uid: int,
     read_only: bool,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if mode != "copy":
+        request.getfixturevalue("sees_files")
     root.chmod(0o751)
     if uid and mode == "overlay":
         give(root, uid)
@@ -136,6 +139,7 @@ def test_the_project_is_writable_inside(
         assert (root / "file").read_text() == "host"
 
 
+@pytest.mark.usefixtures("sees_files")
 def test_a_mount_is_read_only(engine: Engine, start: Callable[..., RunningContainer], root: Path) -> None:
     plan = plan_source(engine.info, PathFacts(), "mount", root)
     with start("cat file; echo x 2>/dev/null > file || echo refused", plan=plan) as container:
@@ -229,6 +233,7 @@ def test_a_user_by_name(start: Callable[..., RunningContainer]) -> None:
         assert output(container) == "daemon\n"
 
 
+@pytest.mark.usefixtures("sees_files")
 def test_host_folders_and_volumes_of_the_stage(
     engine: Engine, start: Callable[..., RunningContainer], root: Path, volume: Callable[..., tuple[str, str]]
 ) -> None:
