@@ -593,4 +593,4 @@ def test_a_failed_disk_leaves_nothing(machine: Any, programs: Any) -> None:
 def test_an_unknown_engine_of_the_virtual_machine_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         virtual_engine.main(["--engines", "rootfull", "true"])
-    assert "known: rootful, rootless, podman, podman-rootless" in capsys.readouterr().err
+    assert "known: rootful, rootless, podman-rootful, podman-rootless" in capsys.readouterr().err
