@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +18,6 @@ from pytest_envpar.worker.agent.tree import Change, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 class Place:
@@ -211,6 +212,40 @@ def test_evidence_is_what_was_left_before(place: Place) -> None:
     sh(place.root, "cat file > /dev/null")
     place.tree.drain()
     assert root + b"/file" in place.tree.opened
+
+
+@pytest.mark.parametrize("root", ["/", "/d", "project", "."])
+def test_our_own_files_are_never_noted(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the project is. Each entry in our journal would have all of it read otherwise."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    audit = Audit(Tree([]), os.fsencode(tmp_path / root), os.fsencode(tmp_path / "own"))
+    (tmp_path / "own.journal").write_text("ours")
+    audit.hear(*wrote(tmp_path / "own.journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+    assert audit.before == {}
+
+
+def test_a_project_below_pytests_own_folders_is_noted_and_what_is_beside_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pytests = tmp_path / "pytest-of-me"
+    for folder in ("project", "project-2"):
+        (pytests / folder).mkdir(parents=True)
+        (pytests / folder / "file").write_text("")
+    own = os.fsencode(tmp_path / "own")
+
+    def noted(root: str | Path) -> set[bytes]:
+        audit = Audit(Tree([]), os.fsencode(root), own)
+        audit.hear(*wrote(Path("/dev/null")))
+        for folder in ("project", "project-2"):
+            audit.hear(*wrote(pytests / folder / "file"))
+        audit.hear("os.chmod", (str(pytests / "project"), 0o755, -1))
+        return set(audit.before)
+
+    project = os.fsencode(pytests / "project")
+    assert noted(pytests / "project") == {project, project + b"/file"}
+    for root in ("/", "/d", tmp_path):
+        assert noted(root) == set()
 
 
 def test_a_bad_event_disturbs_nobody(place: Place) -> None:

@@ -49,8 +49,8 @@ class Audit:
 
     Args:
         tree: Where the kernel's own events arrive.
-        root: The project.
-        own: What the paths of our own files begin with.
+        root: The project. All of it counts, also where it lies in a folder that does not.
+        own: What the paths of our own files begin with. They never count, wherever they are.
     """
 
     def __init__(self, tree: Tree, root: bytes, own: bytes) -> None:
@@ -63,9 +63,11 @@ class Audit:
         self._names: Set[str] = set()
         self._folders: Dict[bytes, bytes] = {}
         self._tree = tree
-        self._root = root
+        self._own = own
         pytests = os.path.join(os.fsencode(tempfile.gettempdir()), b"pytest-of-")
-        self._not_noted = (own, pytests, b"/dev/", b"/proc/", b":")
+        self._not_noted = (pytests, b"/dev/", b"/proc/", b":")
+        # None of a project that is above these folders, or whose name only begins alike: it would hide them.
+        self._yet_noted = (root + b"/",) if root.startswith(self._not_noted) else ()
         self._handlers: Dict[str, Callable[[Any], None]] = {
             "open": self._open,
             "os.listdir": self._list,
@@ -139,7 +141,9 @@ class Audit:
 
     def _note(self, path: Any, bits: int, follow: bool) -> None:
         raw = os.fsencode(path)
-        if raw.startswith(self._not_noted) and not raw.startswith(self._root):
+        if raw.startswith(self._own):
+            return
+        if raw.startswith(self._not_noted) and not (raw + b"/").startswith(self._yet_noted):
             return
         try:
             status = os.stat(raw) if follow else os.lstat(raw)
