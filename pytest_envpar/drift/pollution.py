@@ -165,10 +165,15 @@ def lines(told: Sequence[Pollution], *, everything: bool = False) -> list[str]:
     return found
 
 
-def paths(told: Pollution) -> list[str]:
-    """What a test left, one line for each path that is known by name: ``+ /tmp/a``."""
-    more = told.total - len(told.paths)
-    return [*map(_path, told.paths), *([f"… {more} more"] if more else [])]
+def paths(told: Pollution, limit: int | None = None) -> list[str]:
+    """What a test left, one line for each path (``+ /tmp/a``), and one that counts the paths that are not named.
+
+    Args:
+        limit: Paths that are named; by default all that are known by name.
+    """
+    named = told.paths[:limit]
+    more = told.total - len(named)
+    return [*map(_path, named), *([f"… {more} more"] if more > 0 else [])]
 
 
 def met(told: Pollution) -> list[str]:

@@ -6,6 +6,7 @@ The form is that of https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.
 from __future__ import annotations
 
 import json
+import posixpath
 import urllib.parse
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -45,21 +46,28 @@ _RULES = {
 _SEVERITY: Mapping[Level, str] = MappingProxyType(
     {"runtime": "error", "package": "error", "config": "warning", "file": "note", "noise": "none"}
 )
+_WORST_FIRST = ("error", "warning", "note", "none")
 _MAX_RESULTS = 5_000
-"""What code scanning takes of one run."""
+"""What code scanning takes of one run; the worst."""
 
 
 def as_dict(
-    drifts: Sequence[Drift], configuration: str = "envpar.toml", *, pollution: Sequence[Pollution] = ()
+    drifts: Sequence[Drift],
+    configuration: str = "envpar.toml",
+    *,
+    pollution: Sequence[Pollution] = (),
+    rootdir: str = ".",
 ) -> dict[str, Any]:
-    """One run with a result for each finding, and for each test that left something or met it.
+    """One run with a result for each finding, and for each test that left something or met it, the worst first.
 
     Args:
         configuration: The file, relative to the repository, that a finding without a path is shown at.
         pollution: What tests left; it is shown at their files.
+        rootdir: The folder, relative to the repository, that node ids are relative to.
     """
     results = [_result(drift, line, configuration) for drift in drifts for line in words.lines(drift)]
-    results += [result for told in pollution for result in _polluted(told, configuration)]
+    results += [result for told in pollution for result in _polluted(told, configuration, rootdir)]
+    results.sort(key=lambda result: _WORST_FIRST.index(result["level"]))
     return {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -74,16 +82,29 @@ def as_dict(
                     }
                 },
                 "results": results[:_MAX_RESULTS],
+                **_cut(len(results) - _MAX_RESULTS),
             }
         ],
     }
 
 
 def render(
-    drifts: Sequence[Drift], configuration: str = "envpar.toml", *, pollution: Sequence[Pollution] = ()
+    drifts: Sequence[Drift],
+    configuration: str = "envpar.toml",
+    *,
+    pollution: Sequence[Pollution] = (),
+    rootdir: str = ".",
 ) -> str:
     """The text of a file; see :func:`as_dict`."""
-    return json.dumps(as_dict(drifts, configuration, pollution=pollution), indent=2) + "\n"
+    return json.dumps(as_dict(drifts, configuration, pollution=pollution, rootdir=rootdir), indent=2) + "\n"
+
+
+def _cut(more: int) -> dict[str, Any]:
+    """What says that results are missing, if any are."""
+    if more <= 0:
+        return {}
+    told = {"level": "warning", "message": {"text": f"{more} more results, none of them worse, are left out"}}
+    return {"invocations": [{"executionSuccessful": True, "toolExecutionNotifications": [told]}]}
 
 
 def _result(drift: Drift, line: Line, configuration: str) -> dict[str, Any]:
@@ -93,14 +114,16 @@ def _result(drift: Drift, line: Line, configuration: str) -> dict[str, Any]:
     return {**result, "properties": {"level": line.level, "left": drift.left, "right": drift.right}}
 
 
-def _polluted(told: Pollution, configuration: str) -> Iterator[dict[str, Any]]:
-    file = told.test.partition("::")[0] or configuration
+def _polluted(told: Pollution, configuration: str, rootdir: str) -> Iterator[dict[str, Any]]:
+    file = told.test.partition("::")[0]
+    file = posixpath.normpath(posixpath.join(rootdir, file)) if file else configuration
+    properties = {"properties": {"stage": told.stage}} if told.stage else {}
     if told.total:
         path = str(told.paths[0].path) if told.paths else ""
         text = f"{told.name} left {told.told()}: {', '.join(paths(told))}"
-        yield _shown("pollution/left", "note", text, file, path)
+        yield {**_shown("pollution/left", "note", text, file, path), **properties}
     for line, each in zip(met(told), told.touched, strict=True):
-        yield _shown("pollution/met", "warning", line, file, str(each.left.path))
+        yield {**_shown("pollution/met", "warning", line, file, str(each.left.path)), **properties}
 
 
 def _shown(rule: str, severity: str, text: str, file: str, path: str) -> dict[str, Any]:

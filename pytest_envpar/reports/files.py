@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from pytest_envpar.reports.run import RunReport
 
 
-def rendered(report: RunReport, form: str, configuration: str = "envpar.toml") -> str:
+def rendered(report: RunReport, form: str, configuration: str = "envpar.toml", *, rootdir: str = ".") -> str:
     """A run in one form.
 
     Args:
         form: ``html``, ``json``, ``markdown`` or ``sarif``.
         configuration: The configuration file, relative to the repository; SARIF needs a place for each finding.
+        rootdir: The folder, relative to the repository, that node ids are relative to.
     """
     from pytest_envpar.reports import drift_sarif, run, run_html, run_markdown
 
@@ -29,7 +30,10 @@ def rendered(report: RunReport, form: str, configuration: str = "envpar.toml") -
     if form == "markdown":
         return run_markdown.render(report)
     return drift_sarif.render(
-        report.drifts, configuration, pollution=() if report.pollution is None else report.pollution.told
+        report.drifts,
+        configuration,
+        pollution=() if report.pollution is None else report.pollution.told,
+        rootdir=rootdir,
     )
 
 

@@ -163,15 +163,17 @@ def as_dict(report: RunReport) -> dict[str, Any]:
             "errors": list(report.errors),
         },
         "drift": [drift_json.as_dict(drift) for drift in report.drifts],
-        "pollution": None if report.pollution is None else _leftovers(report.pollution),
+        "pollution": None
+        if report.pollution is None
+        else _leftovers(report.pollution, suffixed=len(report.stages) > 1),
     }
 
 
-def _leftovers(found: Leftovers) -> dict[str, Any]:
+def _leftovers(found: Leftovers, *, suffixed: bool) -> dict[str, Any]:
     return {
         "left": [
             {
-                **_whose(told),
+                **_whose(told, suffixed=suffixed),
                 "counts": dict(zip(KINDS, told.counts, strict=True)),
                 "paths": [
                     {"path": str(left.path), "kind": left.kind, "attributes": list(left.attributes)}
@@ -183,7 +185,7 @@ def _leftovers(found: Leftovers) -> dict[str, Any]:
         ],
         "met": [
             {
-                **_whose(told),
+                **_whose(told, suffixed=suffixed),
                 "did": met.did,
                 "path": str(met.left.path),
                 "kind": met.left.kind,
@@ -197,8 +199,9 @@ def _leftovers(found: Leftovers) -> dict[str, Any]:
     }
 
 
-def _whose(told: Pollution) -> dict[str, str | None]:
-    nodeid = told.test.removesuffix(f"@{told.stage}") if told.stage else told.test
+def _whose(told: Pollution, *, suffixed: bool) -> dict[str, str | None]:
+    """Whose it is; node ids have a stage as their suffix only in a run over several."""
+    nodeid = told.test.removesuffix(f"@{told.stage}") if suffixed else told.test
     return {"nodeid": nodeid or None, "owner": told.owner or None, "stage": told.stage or None}
 
 

@@ -160,7 +160,7 @@ def _pollution(report: RunReport) -> str:
     body = f"<p>{_text(pollution.summary(found.told))}</p>\n"
     rows = [
         f"<tr><td><code>{_text(told.name)}</code></td>"
-        f"<td>{_folded(_text(told.told()), pollution.paths(told))}</td></tr>\n"
+        f"<td>{_folded(_text(told.told()), pollution.paths(told, _MAX_LINES - 1))}</td></tr>\n"
         for told in found.told[:_MAX_TESTS]
         if told.total
     ]

@@ -83,8 +83,8 @@ def _pollution(report: RunReport, limit: int) -> list[str]:
     lines += ["", *_more(len(met) - limit)] if met else []
     left = [told for told in found.told if told.total]
     for told in left[:limit]:
-        paths = [code(path) for path in pollution.paths(told)]
-        lines += details(f"{told.name}: {told.told()}", paths, "", limit)
+        paths = [code(path) for path in pollution.paths(told, limit)]
+        lines += details(f"{told.name}: {told.told()}", paths, "", len(paths))
     lines += _more(len(left) - limit)
     if found.unattributed:
         title = f"{len(found.unattributed)} not attributed to any test"

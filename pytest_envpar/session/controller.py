@@ -23,8 +23,8 @@ from pytest_envpar.session.signals import exit_status
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
-    from pathlib import Path
 
+    from pytest_envpar.config.model import Settings
     from pytest_envpar.session.launch import Launch
     from pytest_envpar.session.pollution import PollutionReport
     from pytest_envpar.worker.start import Ground
@@ -77,9 +77,9 @@ class Controller:
         return len(self._names) == 1
 
     @property
-    def root(self) -> Path:
-        """The project's folder (host)."""
-        return self._launched[0].settings.root
+    def settings(self) -> Settings:
+        """The project's configuration."""
+        return self._launched[0].settings
 
     def environments(self) -> list[Environment]:
         """What the run's reports say of its stages."""

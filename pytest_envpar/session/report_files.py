@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,7 @@ class ReportFiles:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         for path, form in self._wanted:
             try:
-                files.write(path, files.rendered(report, form, self._configuration()), parents=True)
+                files.write(path, self._rendered(report, form), parents=True)
             except UsageError as error:
                 line, bad = f"report {path} was not written: {error.message}", True
                 session.exitstatus = session.exitstatus or pytest.ExitCode.INTERNAL_ERROR
@@ -139,7 +140,7 @@ class ReportFiles:
         names = [stage.name for stage in stages]
         started = dt.datetime.fromtimestamp(self._started).astimezone()
         return RunReport(
-            project=(run.root if run is not None else self._config.rootpath).name,
+            project=(run.settings.root if run is not None else self._config.rootpath).name,
             started=started.isoformat(timespec="seconds"),
             duration_s=time.time() - self._started,
             exit_status=status,
@@ -164,11 +165,15 @@ class ReportFiles:
             "\n".join(self._texts.get(nodeid, ())),
         )
 
-    def _configuration(self) -> str:
-        """The file, relative to the project, that findings without a file of their own are shown at."""
-        gate = self._config.pluginmanager.get_plugin("envpar-gate")
-        settings = gate.settings if gate is not None else None
-        return "envpar.toml" if settings is None else settings.file.relative_to(settings.root).as_posix()
+    def _rendered(self, report: RunReport, form: str) -> str:
+        """A report's text, where files are named from the project's root on, as if that were the repository's."""
+        manager = self._config.pluginmanager
+        asker = manager.get_plugin("envpar-run") or manager.get_plugin("envpar-gate")
+        settings = asker.settings if asker is not None else None
+        if settings is None:
+            return files.rendered(report, form)
+        rootdir = Path(os.path.relpath(self._config.rootpath, settings.root)).as_posix()
+        return files.rendered(report, form, settings.file.name, rootdir=rootdir)
 
 
 def _rank(category: str) -> int:

@@ -28,8 +28,8 @@ from pytest_envpar.session.signals import exit_status
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
-    from pathlib import Path
 
+    from pytest_envpar.config.model import Settings
     from pytest_envpar.session.launch import Launch
     from pytest_envpar.session.pollution import PollutionReport
 
@@ -154,9 +154,9 @@ class StageRun:
         end_all([stage.launch for stage in self._stages])
 
     @property
-    def root(self) -> Path:
-        """The project's folder (host)."""
-        return self._stages[0].launch.settings.root
+    def settings(self) -> Settings:
+        """The project's configuration."""
+        return self._stages[0].launch.settings
 
     def environments(self) -> list[Environment]:
         """What the run's reports say of its stages."""

@@ -6,9 +6,10 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from rig.engines import DOCKER
 from rig.hosts import SOURCE
 from rig.needs import missing
 
@@ -44,6 +45,12 @@ def suite(project: Project, images: dict[str, str]) -> Project:
     project.write("test_it.py", SUITE)
     project.stages('[drift]\ncompare = [["dev", "qa"]]', **images)
     return project
+
+
+def place(result: Any) -> str:
+    """The file that SARIF shows a result at."""
+    uri: str = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    return uri
 
 
 def test_every_form_of_a_run_over_two_stages(suite: Project) -> None:
@@ -120,13 +127,29 @@ def test_drift_and_pollution_of_one_run(suite: Project) -> None:
     assert culprit in next(each["message"]["text"] for each in results if each["ruleId"] == "pollution/met")
 
 
-def test_pollution_alone_is_enough_for_sarif(suite: Project) -> None:
-    suite.write("test_it.py", "def test_leaves(): open('/tmp/flag', 'w').close()\n")
-    suite.pytest("--env=dev", "--env-pollution", "--env-report=r.sarif").exits(0, "1 passed")
-    results = json.loads((suite.root / "r.sarif").read_text(encoding="utf-8"))["runs"][0]["results"]
-    assert [each["message"]["text"] for each in results] == [
-        "test_it.py::test_leaves left created 1: + /tmp/flag"
-    ]
+def test_pollution_alone_is_enough_for_sarif(project: Project, images: dict[str, str]) -> None:
+    """It is shown at files that there are: pytest's root is below the project, no file is named ``envpar.toml``."""
+    stage = f'[tool.envpar.stages.dev]\nimage = "{images["dev"]}"\nnetwork = "none"\n'
+    project.write("pyproject.toml", f'[tool.envpar]\nengine = "{DOCKER}"\n{stage}')
+    project.write("sub/pytest.ini", "[pytest]\n")
+    project.write(
+        "sub/test_it.py",
+        """
+        import pytest
+        @pytest.fixture(scope="session")
+        def store(): open("/tmp/store", "w").close()
+        def test_leaves(store): open("/tmp/flag", "w").close()
+        """,
+    )
+    project.pytest("--env=dev", "--env-pollution", "--env-report=r.sarif", "sub").exits(0, "1 passed")
+    results = json.loads((project.root / "r.sarif").read_text(encoding="utf-8"))["runs"][0]["results"]
+    assert {each["message"]["text"]: place(each) for each in results} == {
+        "test_it.py::test_leaves left created 1: + /tmp/flag": "sub/test_it.py",
+        "session fixture store, set up for test_it.py::test_leaves left created 1: + /tmp/store": (
+            "pyproject.toml"
+        ),
+    }
+    assert [each["properties"] for each in results] == [{"stage": "dev"}] * 2
 
 
 def test_workers_of_xdist_write_one_report(suite: Project) -> None:

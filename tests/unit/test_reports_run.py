@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_envpar.drift.findings import Drift, PackageFinding
-from pytest_envpar.drift.model import NotCompared, PackageChange
+from pytest_envpar.drift.findings import Drift, FileFinding, PackageFinding
+from pytest_envpar.drift.model import Change, NotCompared, PackageChange
 from pytest_envpar.drift.pollution import Left, Pollution, Touched
 from pytest_envpar.errors import UsageError
-from pytest_envpar.reports import files, run_html
+from pytest_envpar.reports import drift_sarif, files, run_html
 from pytest_envpar.reports.run import EndOfTest, Leftovers, RunReport, StageFacts, headline
 
 if TYPE_CHECKING:
@@ -241,11 +242,60 @@ def test_sarif_has_the_drift_and_the_pollution() -> None:
         for each in found
     ] == [
         ("drift/package", "pyproject.toml"),
-        ("pollution/left", "t/test_a.py"),
         ("pollution/met", "test_a.py"),
+        ("pollution/left", "t/test_a.py"),
         ("pollution/left", "pyproject.toml"),
     ]
-    assert found[2]["message"]["text"].endswith("opened /tmp/flag, which t/test_a.py::test_ok created")
+    assert found[1]["message"]["text"].endswith("opened /tmp/flag, which t/test_a.py::test_ok created")
+    assert [each.get("properties", {}).get("stage") for each in found] == [None, "dev", "dev", None]
+    assert "invocations" not in run
+
+
+@pytest.mark.parametrize(
+    ("rootdir", "file"),
+    [(".", "t/test_a.py"), ("sub/b c", "sub/b%20c/t/test_a.py"), ("..", "../t/test_a.py")],
+)
+def test_sarif_names_files_from_the_repository_on(rootdir: str, file: str) -> None:
+    """Node ids are relative to pytest's root, and the configuration is not."""
+    run = json.loads(files.rendered(REPORT, "sarif", "pyproject.toml", rootdir=rootdir))["runs"][0]
+    places = [each["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for each in run["results"]]
+    assert places[2:] == [file, "pyproject.toml"]
+
+
+def test_sarif_leaves_out_what_matters_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift_sarif, "_MAX_RESULTS", 3)
+    logs = FileFinding(Change("/var/log/x", "modified", ("content",)), "file")
+    drift = dataclasses.replace(DRIFT, files=(logs,) * 5)
+    run = json.loads(files.rendered(dataclasses.replace(REPORT, drifts=(drift,)), "sarif"))["runs"][0]
+    assert [each["ruleId"] for each in run["results"]] == ["drift/package", "pollution/met", "drift/file"]
+    (told,) = run["invocations"][0]["toolExecutionNotifications"]
+    assert told["message"]["text"].startswith("6 more results")
+
+
+def test_paths_that_are_not_named_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test left 5,000 paths, of which the inside names 500."""
+    paths = tuple(Left(PurePosixPath(f"/tmp/{n:03}"), "created") for n in range(500))
+    left = Leftovers((Pollution("test_a.py::test_b", counts=(5_000, 0, 0), paths=paths),))
+    report = RunReport("shop", "now", 0.1, 0, pollution=left)
+
+    def shown(text: str) -> tuple[int, list[str]]:
+        return text.count("+ /tmp/"), re.findall("….*?more", text)
+
+    assert shown(files.rendered(report, "markdown")) == (50, ["… 4950 more"])
+    assert shown(files.rendered(report, "html")) == (500, ["… 4500 more"])
+    monkeypatch.setattr(run_html, "_MAX_LINES", 100)
+    assert shown(files.rendered(report, "html")) == (99, ["… 4901 more"])
+
+
+def test_a_node_id_that_ends_like_a_stage_stays_as_it_is() -> None:
+    """In a run over one stage nothing is a suffix; over several, the last one is."""
+    for stages, told in ((("dev",), "spec.yaml::mail@dev"), (("dev", "qa"), "spec.yaml::mail@dev@dev")):
+        left = Pollution(told, counts=(1, 0, 0), paths=(Left(PurePosixPath("/a"), "created"),), stage="dev")
+        report = RunReport(
+            "shop", "now", 0.1, 0, tuple(map(StageFacts, stages)), pollution=Leftovers((left,))
+        )
+        data = json.loads(files.rendered(report, "json"))
+        assert data["pollution"]["left"][0]["nodeid"] == "spec.yaml::mail@dev"
 
 
 @pytest.mark.parametrize("form", ["html", "markdown", "json", "sarif"])
