@@ -6,10 +6,13 @@ the folder, too. So a folder that is the same inode on both sides has the same b
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from pytest_envpar.drift.manifest import MAX_ENTRIES, too_many
-from pytest_envpar.drift.records import HARDLINK, KIND, PATH, order
+from pytest_envpar.drift.paired import check
+from pytest_envpar.drift.records import HARDLINK, KIND, PATH, Checker, order
+from pytest_envpar.drift.remote import ROW
 from pytest_envpar.errors import EngineError, EnvparError
 
 if TYPE_CHECKING:
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 _IDENT = 8
 _ROWS = 2000
 """In one frame."""
+_FOLDERS = 100
+"""Per request: that there is too much shows before all of it is listed."""
+_MOST = 30_000
+"""Rows that are held of a side: some 20 MB. A listing of everything is read as it comes, whatever its size."""
 
 
 class WideError(EnvparError):
@@ -76,18 +83,29 @@ def narrowed(left: Scanner, right: Scanner, skip: Sequence[str]) -> tuple[Narrow
         EngineError: A scanner failed.
     """
     sides = (_Side(left), _Side(right))
-    while any(side.open for side in sides):
+    # Folders that have to be listed, and on which sides they are.
+    waiting = deque([("/", (True, True))])
+    while waiting:
+        some = [waiting.popleft() for _ in range(min(_FOLDERS, len(waiting)))]
         # Both are asked before either is read: they work beside each other.
-        answers = [side.ask(skip) for side in sides]
+        answers = [
+            side.ask([path for path, where in some if where[at]], skip) for at, side in enumerate(sides)
+        ]
         one, two = (side.take(frames) for side, frames in zip(sides, answers, strict=True))
-        for side, new, others in ((sides[0], one, two), (sides[1], two, one)):
-            side.open = [
-                path
-                for path, row in new.items()
-                if row[KIND][0] == "d" and not (row[_IDENT] and row == others.get(path))
-            ]
-        if any("/" in side.rows and not side.rows["/"][_IDENT] for side in sides):
+        if any("/" in rows and not rows["/"][_IDENT] for rows in (one, two)):
             raise WideError("they are no overlays")
+        if any(side.is_full for side in sides):
+            raise WideError(f"more than {_MOST} files and folders are where they may differ")
+        for path in dict.fromkeys((*one, *two)):
+            pair = (one.get(path), two.get(path))
+            if pair[0] == pair[1] and _is_settled(pair[0]):
+                continue
+            for side, row in zip(sides, pair, strict=True):
+                if row is not None:
+                    side.rows[path] = row
+            where = (_is_folder(pair[0]), _is_folder(pair[1]))
+            if path != "/" and any(where):
+                waiting.append((path, where))
     split = _split(*(side.rows for side in sides))
     made_left, made_right = (Narrowed(side.scanner, side.sorted(split)) for side in sides)
     return made_left, made_right
@@ -122,33 +140,49 @@ def _groups(rows: Mapping[str, Row]) -> dict[str, list[str]]:
     return found
 
 
+def _is_folder(row: Row | None) -> bool:
+    return row is not None and row[KIND][0] == "d"
+
+
+def _is_settled(row: Row | None) -> bool:
+    """Whether nothing differs at or below a path where both sides have this row, whatever is elsewhere."""
+    return row is not None and not row[HARDLINK] and bool(row[_IDENT] or not _is_folder(row))
+
+
 class _Side:
     """What one scanner has said. Mutable."""
 
     def __init__(self, scanner: Scanner) -> None:
         self.scanner = scanner
-        self.open = ["/"]
-        """Folders that have to be listed next."""
         self.rows: dict[str, Row] = {}
+        """What is kept: where the sides may differ, and files with several names."""
+        self.is_full = False
+        """Whether there is more than is held."""
+        self._asked: frozenset[str] = frozenset()
+        self._checker = Checker(layer=False, ordered=False)
+        self._count = 0
 
-    def ask(self, skip: Sequence[str]) -> Iterable[Frame]:
-        return self.scanner.folders(self.open, skip) if self.open else ()
+    def ask(self, folders: Sequence[str], skip: Sequence[str]) -> Iterable[Frame]:
+        self._asked = frozenset(folders)
+        return self.scanner.folders(folders, skip) if folders else ()
 
     def take(self, frames: Iterable[Frame]) -> dict[str, Row]:
-        """The rows that were asked for, by their paths."""
-        asked = set(self.open)
+        """The rows that were asked for, by their paths. All are read: what is asked next is answered after them."""
         new: dict[str, Row] = {}
         for frame in frames:
-            for row in self.scanner.parsed(frame):
-                path = row[PATH]
-                parent = path.rpartition("/")[0] or "/"
-                if parent not in asked or path in self.rows:
-                    raise EngineError("a scanner's answer is broken: it was not asked for that")
-                self.rows[path] = row
-                if path != "/":
-                    new[path] = row
-            if len(self.rows) > MAX_ENTRIES:
+            # A frame without rows counts as well: there may be many.
+            self._count += max(1, frame[1].count(b"\0") // ROW)
+            if self._count > MAX_ENTRIES:
                 raise too_many(MAX_ENTRIES)
+            if self.is_full:
+                continue
+            for row in self.scanner.parsed(frame):
+                check(self._checker, row[:8])
+                path = row[PATH]
+                if (path.rpartition("/")[0] or "/") not in self._asked or path in new:
+                    raise EngineError("a scanner's answer is broken: it was not asked for that")
+                new[path] = row
+            self.is_full = len(self.rows) + len(new) > _MOST
         return new
 
     def sorted(self, split: Collection[str]) -> list[Row]:

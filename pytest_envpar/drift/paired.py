@@ -131,7 +131,7 @@ class _Reading:
         rows = list(parsed(frame, "a container"))
         self._add(len(rows))
         for row in rows:
-            _check(self._checker, row[:8])
+            check(self._checker, row[:8])
             if row[HARDLINK]:
                 if len(self.links) > MAX_LINKS:
                     raise too_many_links()
@@ -225,11 +225,12 @@ def _whole(made: Row | None, details: dict[str, Detail], checker: Checker) -> Re
     whole = cast(
         "Record", (*made[:DIGEST], digest, made[HARDLINK], detail.xattrs, *made[XATTRS + 1 : _IDENT])
     )
-    _check(checker, whole)
+    check(checker, whole)
     return whole
 
 
-def _check(checker: Checker, made: Record) -> None:
+def check(checker: Checker, made: Record) -> None:
+    """EngineError if a scanner gave what an honest one does not."""
     try:
         checker.check(made)
     except RecordError as error:

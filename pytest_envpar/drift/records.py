@@ -144,10 +144,12 @@ class Checker:
 
     Args:
         layer: Whether whiteouts and opaque directories may be in it.
+        ordered: Whether they have to come in tree order, and the first name of a file first.
     """
 
-    def __init__(self, *, layer: bool) -> None:
+    def __init__(self, *, layer: bool, ordered: bool = True) -> None:
         self._layer = layer
+        self._ordered = ordered
         self._last = ""
         self._kinds: set[str] = set()
         self._owners: set[str] = set()
@@ -158,7 +160,7 @@ class Checker:
         if (path != "/" and (path[:1] != "/" or _BAD_NAME.search(path))) or len(path) > MAX_PATH_BYTES:
             raise RecordError(f"not a path: {path[:80]!r}")
         key = order(path)
-        if key <= self._last:
+        if self._ordered and key <= self._last:
             raise RecordError(f"out of order: {path[:80]!r}")
         self._last = key
         # There are few of them, and each is the same text again.
@@ -183,7 +185,7 @@ class Checker:
                 raise RecordError(f"target too long: {path[:80]!r}")
         elif detail and letter not in "cb":
             raise RecordError(f"not what its kind says: {path[:80]!r}")
-        if hardlink and (letter in "dDiw" or hardlink[0] != "/" or order(hardlink) > key):
+        if hardlink and (letter in "dDiw" or hardlink[0] != "/" or (self._ordered and order(hardlink) > key)):
             raise RecordError(f"not a hard link: {path[:80]!r}")
         if xattrs and (len(xattrs) > MAX_XATTRS_CHARS or not _XATTRS.fullmatch(xattrs)):
             raise RecordError(f"not extended attributes: {path[:80]!r}")

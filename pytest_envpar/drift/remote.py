@@ -165,7 +165,7 @@ class Scanner:
         Folders have an ``inode:ctime`` where equal ones have the same below them. Files with several names have
         ``inode:ctime:names``, how many names there are anywhere in their layer.
         """
-        self._ask(b"F", [str(len(skip)), *skip, *paths])
+        self._ask(b"F", [str(MAX_ENTRIES), str(len(skip)), *skip, *paths])
         return self._listed()
 
     def details(self, paths: Sequence[str]) -> dict[str, Detail]:

@@ -6,10 +6,11 @@ import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_envpar.drift.compare import compare_records
+from pytest_envpar.drift.manifest import ManifestError
 from pytest_envpar.drift.model import sort_key
 from pytest_envpar.drift.narrowed import WideError, narrowed
 from pytest_envpar.drift.paired import compare_listings
@@ -49,6 +50,7 @@ class Layered:
     ) -> None:
         self.notes: list[Any] = []
         self.listed: list[str] = []
+        self.open_answers = 0
         self.folders_of: dict[str, str] = {"/": "base"}
         """The topmost layer that has a folder."""
         self.files: dict[str, tuple[str, str, int]] = {}
@@ -76,7 +78,12 @@ class Layered:
         ident = f"{inode}:1:{names}" if names > 1 else f"{inode}:1"
         return (path, "f644", "0:0", str(len(content)), "", link, "", "0", ident)
 
-    def folders(self, paths: Sequence[str], _: Sequence[str]) -> Iterator[Frame]:
+    def folders(self, paths: Sequence[str], skip: Sequence[str]) -> Iterator[Frame]:  # noqa: ARG002
+        assert not self.open_answers
+        self.open_answers += 1
+        return self._answer(paths)
+
+    def _answer(self, paths: Sequence[str]) -> Iterator[Frame]:
         for folder in paths:
             self.listed.append(folder)
             inside = [
@@ -86,6 +93,7 @@ class Layered:
             ]
             rows = [self.row(path) for path in [*(["/"] if folder == "/" else []), *sorted(inside)]]
             yield b"R", "".join(f"{field}\0" for row in rows for field in row).encode()
+        self.open_answers -= 1
 
     def parsed(self, frame: Frame) -> Any:
         return parsed(frame, "x")
@@ -115,6 +123,7 @@ def compared(left: Layered, right: Layered) -> list[Change]:
     )
 
 
+@settings(deadline=None)
 @given(BASE, LAYER, LAYER, st.booleans())
 def test_nothing_is_missed_or_it_is_said_that_this_is_not_enough(
     base: dict[str, str], one: dict[str, str | None], other: dict[str, str | None], linked: bool
@@ -163,12 +172,58 @@ def test_without_an_overlay_everything_has_to_be_listed() -> None:
         compared(Plain("left", {}, {}, False), Plain("right", {}, {}, False))
 
 
-@pytest.mark.parametrize("path", ["/elsewhere/x", "/a"])
-def test_what_was_not_asked_for_is_refused(path: str) -> None:
+OWN = ("/a", "f644", "0:0", "1", "", "", "", "0", "1:1")
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        (("/elsewhere/x", *OWN[1:]), "not asked"),
+        (OWN, "not asked"),
+        (("a", *OWN[1:]), "not a path"),
+        (("/", "d755", "0:0", "", *OWN[4:]), "not asked"),
+        (("/b", "", *OWN[2:]), "not a kind"),
+        (("/b", "w", *OWN[2:]), "not a kind"),
+        (("/b", "f644", "root:root", *OWN[3:]), "not an owner"),
+        (OWN[:8], "answer is broken"),
+    ],
+)
+def test_what_was_not_asked_for_is_refused(row: tuple[str, ...], error: str) -> None:
     class Lying(Layered):
         def folders(self, paths: Sequence[str], skip: Sequence[str]) -> Iterator[Frame]:
             yield from super().folders(paths, skip)
-            yield b"R", "".join(f"{field}\0" for field in self.row("/a")).replace("/a", path, 1).encode()
+            yield b"R", "".join(f"{field}\0" for field in row).encode()
 
-    with pytest.raises(EngineError, match="not asked"):
+    with pytest.raises(EngineError, match=error):
         compared(Lying("left", {"/a": "1"}, {}, False), Layered("right", {"/a": "1"}, {}, False))
+
+
+MANY = {f"/{folder}/{name}": "1" for folder in range(9) for name in range(50)}
+"""Nine folders, which all differ if each has something new."""
+
+
+def test_what_is_the_same_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_envpar.drift.narrowed._FOLDERS", 1)
+    monkeypatch.setattr("pytest_envpar.drift.narrowed._MOST", 80)
+    new = {f"/{folder}/new": "1" for folder in range(9)}
+    found = compared(Layered("left", MANY, {}, False), Layered("right", MANY, new, False))
+    assert [change.path for change in found] == list(new)
+
+
+def test_that_too_much_differs_is_told_before_all_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_envpar.drift.narrowed._FOLDERS", 2)
+    monkeypatch.setattr("pytest_envpar.drift.narrowed._MOST", 200)
+    new = {f"/{folder}/{name}": "2" for folder in range(9) for name in range(50)}
+    left, right = Layered("left", MANY, {}, False), Layered("right", MANY, new, False)
+    with pytest.raises(WideError, match="more than 200"):
+        compared(left, right)
+    assert left.listed == right.listed == ["/", "/0", "/1", "/2", "/3"]
+    # The next answer is that to the next question.
+    assert left.open_answers == right.open_answers == 0
+
+
+def test_there_are_no_more_entries_than_in_any_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_envpar.drift.narrowed._MOST", 20)
+    monkeypatch.setattr("pytest_envpar.drift.narrowed.MAX_ENTRIES", 50)
+    with pytest.raises(ManifestError, match="more than 50"):
+        compared(Layered("left", MANY, {}, False), Layered("right", MANY, {"/1/new": "1"}, False))

@@ -6,11 +6,12 @@ one letter, the length in four bytes, and fields that each end with a zero byte.
     H   the first word: empty, or why not every file can be read from here
     S   request: list everything; whether files are read (1 or nothing), limit of entries, since when files are the
         container's own (nanoseconds or nothing), paths that are left out
-    F   request: list what is in some folders, and not below; how many paths are left out, those, the folders
+    F   request: list what is in some folders, and not below; limit of entries, how many paths are left out, those, the
+        folders
     D   request: look at these paths
     M   answer to S and F: where something is mounted, and its file system
-    R   answer to S and F: rows of nine fields (see ``scan.py``), of S none of a file with several names
-    L   answer to S: rows, some of which are
+    R   answer to S and F: rows of nine fields (see ``scan.py``), none of a file with several names
+    L   answer to S and F: rows, some of which are
     N   answer to S and F: path and reason of what was not read
     P   answer to D: path, digest, extended attributes and the reason why there is no digest
     E   the end of an answer
@@ -32,8 +33,10 @@ from pytest_envpar.drift.inside.scan import Scan
 
 TYPE_CHECKING = False  # as in `typing`, which takes as long to import as some hundred files to look at
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import BinaryIO, Optional
+
+    from pytest_envpar.drift.inside.scan import Row
 
 _FRAME = 1 << 20
 _FEW = 50
@@ -69,7 +72,8 @@ class Answerer:
                     born = int(fields[2]) if fields[2] else None
                     self._list(bool(fields[0]), int(fields[1]), born, fields[3:])
                 elif header[:1] == b"F":
-                    self._list_folders(fields[1 : 1 + int(fields[0])], fields[1 + int(fields[0]) :])
+                    start = 2 + int(fields[1])
+                    self._list_folders(int(fields[0]), fields[2:start], fields[start:])
                 else:
                     self._look(fields)
             except Exception as error:  # noqa: BLE001 - whatever it is, the other side has to know
@@ -95,10 +99,21 @@ class Answerer:
     def _list(self, read: bool, limit: int, born: Optional[int], skip: Sequence[str]) -> None:
         mounted = self._mounted()
         scan = Scan(self._root, read=read, skip=[*skip, *mounted], limit=limit, born=born)
+        self._rows(scan, scan)
+
+    def _list_folders(self, limit: int, skip: Sequence[str], paths: Sequence[str]) -> None:
+        mounted = self._mounted()
+        # In an overlay, and only there, a folder that is the topmost one of the same layer has the same below it.
+        overlay = mounted.get("/") == "overlay"
+        scan = Scan(self._root, read=False, skip=[*skip, *mounted], limit=limit, folders=overlay)
+        self._rows(scan, (row for path in paths for row in scan.children(path)))
+
+    def _rows(self, scan: Scan, rows: Iterable[Row]) -> None:
+        """Tell rows as they come, and then what was not read."""
         letter = b"R"
         fields: list[str] = []
         size = 0
-        for row in scan:
+        for row in rows:
             path = row[0]
             if (row[1][0] == "d" and not len(path) % 8) or size > _FRAME:
                 self._send(letter, fields)
@@ -108,15 +123,6 @@ class Answerer:
             fields += row
             size += len(path) + 100
         self._send(letter, fields)
-        self._send(b"N", [field for pair in scan.notes for field in pair])
-        self._send(b"E", [])
-
-    def _list_folders(self, skip: Sequence[str], paths: Sequence[str]) -> None:
-        mounted = self._mounted()
-        # In an overlay, and only there, a folder that is the topmost one of the same layer has the same below it.
-        scan = Scan(self._root, read=False, skip=[*skip, *mounted], folders=mounted.get("/") == "overlay")
-        for path in paths:
-            self._send(b"R", [field for row in scan.children(path) for field in row])
         self._send(b"N", [field for pair in scan.notes for field in pair])
         self._send(b"E", [])
 

@@ -136,7 +136,11 @@ class Scan:
     def children(self, path: str) -> Iterator[Row]:
         """The rows of what is in a folder, and of nothing below; with those of the root its own."""
         prefix = path.rstrip("/")
-        folder = files.folder_of(self._root, prefix + "/")
+        try:
+            folder = files.folder_of(self._root, prefix + "/")
+        except OSError as error:
+            self.notes.append((path, files.reason(error)))
+            return
         if folder is None:
             self.notes.append((path, "it was gone when it was read"))
             return
