@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import tarfile
 import threading
@@ -227,3 +228,98 @@ def test_what_is_too_large_to_be_read_again_is_not_recorded(monkeypatch: pytest.
         recorder = stat_tables.Recorder(scanner(*frames))
         assert len(list(recorder.frames(()))) == 3
         assert (recorder.table() is not None) == (most == 300)
+
+
+def answered(root: Path, *requests: bytes) -> tuple[list[list[str]], dict[str, str], list[bytes]]:
+    """What an answerer says of the files below a root: rows, notes by path and the letters of the frames."""
+    out = io.BytesIO()
+    program.Answerer(str(root), "/proc/self", io.BytesIO(b"".join(requests)), out).answer()
+    data = out.getvalue()
+    rows: list[list[str]] = []
+    notes: dict[str, str] = {}
+    letters = []
+    while data:
+        (size,) = struct.unpack(">I", data[1:5])
+        letter, fields = data[:1], data[5 : 5 + size].decode().split("\0")[:-1]
+        data = data[5 + size :]
+        letters.append(letter)
+        assert size <= program._FRAME + 4096
+        if letter in (b"R", b"L"):
+            assert len(fields) % remote.ROW == 0
+            new = [fields[at : at + remote.ROW] for at in range(0, len(fields), remote.ROW)]
+            assert (letter == b"L") == any(row[5] for row in new)
+            rows += new
+        elif letter == b"N":
+            notes |= dict(zip(fields[::2], fields[1::2], strict=True))
+        elif letter == b"X":
+            notes["X"] = fields[0]
+    return rows, notes, letters
+
+
+def folders(*paths: str, limit: int = 100, skip: tuple[str, ...] = ()) -> bytes:
+    fields = [str(limit), str(len(skip)), *skip, *paths]
+    return frame(b"F", "".join(f"{field}\0" for field in fields).encode())
+
+
+@pytest.fixture
+def overlay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "mounts", lambda _: {"/": "overlay", "/mounted": "tmpfs"})
+
+
+@pytest.mark.usefixtures("overlay")
+def test_a_folder_is_listed_without_what_is_below_it(tmp_path: Path) -> None:
+    for path in ("a/b/c", "mounted", "left-out"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "a/one").write_bytes(b"1")
+    os.link(tmp_path / "a/one", tmp_path / "a/two")
+    (tmp_path / "a/b/file").write_bytes(b"12")
+    (tmp_path / "to-a").symlink_to("a")
+    request = folders("/", "/a", "/gone", "/to-a", "/a/b/file", "/" + "x" * 300, skip=("/left-out",))
+    rows, notes, letters = answered(tmp_path, request)
+    assert [(row[0], row[1][0], row[5]) for row in rows] == [
+        ("/", "d", ""),
+        ("/a", "d", ""),
+        ("/to-a", "l", ""),
+        ("/a/b", "d", ""),
+        ("/a/one", "f", "/a/one"),
+        ("/a/two", "f", "/a/one"),
+    ]
+    idents = {row[0]: row[8] for row in rows}
+    folder = (tmp_path / "a").stat()
+    assert idents["/a"] == f"{folder.st_ino}:{folder.st_ctime_ns}"
+    file = (tmp_path / "a/one").stat()
+    assert idents["/a/one"] == idents["/a/two"] == f"{file.st_ino}:{file.st_ctime_ns}:2"
+    # It goes on after what cannot be entered.
+    assert notes == {
+        **dict.fromkeys(("/gone", "/to-a", "/a/b/file"), "it was gone when it was read"),
+        "/" + "x" * 300: "it cannot be read: File name too long",
+    }
+    assert letters == [b"H", b"M", b"L", b"N", b"E"]
+
+
+def test_a_folder_that_is_no_overlay_has_no_number_that_says_something(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    rows, _, _ = answered(tmp_path, folders("/"))
+    assert [(row[0], row[8]) for row in rows] == [("/", ""), ("/a", "")]
+
+
+@pytest.mark.usefixtures("overlay")
+def test_a_large_folder_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_FRAME", 1000)
+    names = [f"{number:03}" for number in range(99)]
+    for name in names:
+        (tmp_path / name).touch()
+    rows, _, letters = answered(tmp_path, folders("/"))
+    assert [row[0] for row in rows] == ["/", *(f"/{name}" for name in names)]
+    assert letters.count(b"R") == 10
+
+
+@pytest.mark.usefixtures("overlay")
+def test_too_many_entries_are_refused_and_the_next_question_is_answered(tmp_path: Path) -> None:
+    for folder in "abc":
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            (tmp_path / folder / str(number)).touch()
+    _, notes, letters = answered(tmp_path, folders("/a", "/b", "/c", limit=11), folders("/a", limit=4))
+    assert notes == {"X": "LimitError"}
+    assert letters == [b"H", b"M", b"X", b"M", b"R", b"N", b"E"]
