@@ -66,7 +66,7 @@ CASES: dict[str, tuple[str, Callable[[Bench], tuple[Path, tuple[str, ...]]]]] = 
 
 
 def measured(bench: Bench, title: str, root: Path, more: tuple[str, ...]) -> Result:
-    ours, theirs = bench.pairs(
+    ours, theirs = bench.turns(
         lambda: bench.stage_run(root, "--env-pollution", *more), lambda: bench.stage_run(root, *more)
     )
     return ratio(title, "the same without --env-pollution", ours, theirs, BUDGET)
