@@ -74,12 +74,8 @@ class Boot:
             if hasattr(self._config.option, "color")
             else None
         )
-        paths = place.paths
-        cwd = paths.to_container(self._config.invocation_params.dir)
         return {
-            "args": [paths.argument(arg) for arg in self._arguments()],
-            "cwd": str(cwd or paths.container),
-            "root": str(paths.container),
+            **self.of_place(place),
             "env": options.environment(),
             "module": self._module(),
             "width": writer.fullwidth if writer is not None else 80,
@@ -91,25 +87,38 @@ class Boot:
             "reports": foreign.reports(self._config.option),
             "distributes": hasattr(self._config.option, "numprocesses"),
             "credit": self._credit(),
-            "cache_dir": None
-            if self.relays or not self._config.pluginmanager.has_plugin("cacheprovider")
-            else self._places.scratch,
             "cache": self._cache_values(),
-            "pycache": self._places.pycache,
-            "bytecode": self._places.bytecode,
             "own_options": [[option.name, option.kind] for option in (*options.OPTIONS, options.SHORT)],
             "stage": self._stage,
             "stages": self._places.stage_names,
-            "facts": self._places.facts,
-            "services": self._services(),
             "input": None if self._console is None else self._console.asked(),
             "cap_drop": list(self._places.cap_drop),
             "pytest_cov": hasattr(self._known, "cov_source"),
-            "coverage": self._coverage(place),
-            "pollution": None
-            if self._left is None
-            else {**self._left(), "state": str(_beside(self._places.scratch))},
+            "pollution": self.pollution(),
         }
+
+    def of_place(self, place: Place) -> Mapping[str, Any]:
+        """Those of the options that depend on the container and its engine. Any thread may ask."""
+        paths = place.paths
+        cwd = paths.to_container(self._config.invocation_params.dir)
+        cached = not self.relays and self._config.pluginmanager.has_plugin("cacheprovider")
+        return {
+            "args": [paths.argument(arg) for arg in self._arguments()],
+            "cwd": str(cwd or paths.container),
+            "root": str(paths.container),
+            "cache_dir": self._places.scratch if cached else None,
+            "pycache": self._places.pycache,
+            "bytecode": self._places.bytecode,
+            "facts": self._places.facts,
+            "services": self._services(),
+            "coverage": self._coverage(place),
+        }
+
+    def pollution(self) -> Mapping[str, Any] | None:
+        """What a worker has to know of what earlier ones left in its container, told once; None if nobody asked."""
+        if self._left is None:
+            return None
+        return {**self._left(), "state": str(_beside(self._places.scratch))}
 
     def _coverage(self, place: Place) -> Any:
         """What to measure, if the run is measured."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 MAX_RESTARTS = 10
 CREDIT = 2000
-_OF_PLACE = ("args", "cwd", "root", "cache_dir", "pycache", "bytecode", "facts", "services", "coverage")
-"""What a worker is told of its container and engine; the rest is of the run, and decided once."""
 
 
 class Place(Protocol):
@@ -61,6 +59,22 @@ class Launch(Protocol):
         ...
 
 
+class Briefing(Protocol):
+    """What workers are told before they start; see :class:`~pytest_envpar.session.boot.Boot`."""
+
+    def options(self, place: Place) -> Mapping[str, Any]:
+        """All of it, for the first worker."""
+        ...
+
+    def of_place(self, place: Place) -> Mapping[str, Any]:
+        """What depends on the container and its engine; the rest is of the run, and decided once. In any thread."""
+        ...
+
+    def pollution(self) -> Mapping[str, Any] | None:
+        """What a worker has to know of earlier ones in its container, told once; None if nobody asked."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Ended:
     """A worker that left before it had a session: a usage error, or an option that only prints."""
@@ -79,7 +93,7 @@ class Link:
         self,
         launch: Launch,
         stage: str,
-        options: Callable[[Place], Mapping[str, Any]],
+        briefing: Briefing,
         console: Console | None = None,
     ) -> None:
         self.stage = stage
@@ -95,7 +109,7 @@ class Link:
         self.measured: Callable[[wire.Coverage], object] = lambda _: None
         """Takes what coverage.py has measured inside."""
         self._launch = launch
-        self._options = options
+        self._briefing = briefing
         self._said: dict[str, Any] = {}
         """What the first worker was told, and what has become of the run since."""
         self._console = console
@@ -121,7 +135,7 @@ class Link:
     def boot(self) -> None:
         """Tell the first worker what to do. Raises EnvparError if the container could not be started."""
         place = self.place
-        self._said = dict(self._options(place))
+        self._said = dict(self._briefing.options(place))
         self._credit = self._window = int(self._said["credit"])
         place.client.send(init_message(self._said))
 
@@ -303,7 +317,7 @@ class Link:
         if death.container_gone:
             self._place = self._launch.another()
         self._said["failed_before"] = failed
-        self._greet(self.place, self._options(self.place).get("pollution"))
+        self._greet(self.place, self._briefing.pollution())
         return self._resume(remaining, nodeids, failed)
 
     def move(self, place: Place, remaining: list[int], nodeids: list[str], failed: int) -> list[int]:
@@ -323,8 +337,7 @@ class Link:
         self._greet(place, None if told is None else {**told, "left": [], "died": ""})
 
     def _greet(self, place: Place, pollution: Any) -> None:
-        now = self._options(place)
-        here = {name: now[name] for name in _OF_PLACE if name in now}
+        here = self._briefing.of_place(place)
         options = {**self._said, **here, "autostart": False, "cache": {}, "pollution": pollution}
         if options.get("coverage"):
             options["coverage"] = {**options["coverage"], "first": False}

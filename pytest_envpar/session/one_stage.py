@@ -91,7 +91,7 @@ class OneStage:
         self._stage = "" if self.alone else self.name
         remembered = None if pollution is None else functools.partial(pollution.remembered, self._stage)
         self.boot = Boot(config, request, known, launched.places, self.name, stages, remembered, console)
-        self.link = Link(launched.places, self.name, self.boot.options, console)
+        self.link = Link(launched.places, self.name, self.boot, console)
         self.link.measured = self._measured
         self.hearing = Hearing(
             config, self.link, launched.signals, self.summary, on_signal, self.suffix, pollution

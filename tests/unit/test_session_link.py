@@ -63,9 +63,27 @@ class Launch:
         return bool(self.places)
 
 
+class Briefing:
+    """Says of a place what its name is; what is left of pollution it tells once."""
+
+    def __init__(self, left: Any = None) -> None:
+        self.left = [left]
+        self.asked = 0
+
+    def options(self, place: Any) -> dict[str, Any]:
+        self.asked += 1
+        told = {"credit": 10, "crew": None, "width": 80, "cache": {"cache/x": 1}}
+        return {**told, **self.of_place(place), "pollution": self.left[0]}
+
+    def of_place(self, place: Any) -> dict[str, Any]:
+        return dict.fromkeys(("args", "cwd", "facts", "services"), id(place))
+
+    def pollution(self) -> Any:
+        return self.left.pop()
+
+
 def booted(launch: Launch, pollution: Any = None) -> Link:
-    said = {"credit": 10, "crew": None, "pollution": pollution}
-    link = Link(launch, "qa", lambda _: said)
+    link = Link(launch, "qa", Briefing(pollution))
     link.boot()
     return link
 
@@ -106,29 +124,26 @@ def test_an_engine_that_goes_while_a_fresh_worker_collects(moves: bool) -> None:
 
 def test_a_fresh_worker_is_told_where_it_is() -> None:
     first, second, third, fourth = Place(), Place(Gone("")), Place(COLLECTED), Place()
-    names = {id(first): "first", id(second): "second", id(third): "third", id(fourth): "fourth"}
-
-    def options(place: Any) -> dict[str, Any]:
-        here = {name: names[id(place)] for name in ("args", "cwd", "facts", "services")}
-        # What the terminal is like may look otherwise as long as pytest captures.
-        width = 80 if place is first else 40
-        return {
-            "credit": 10,
-            "crew": None,
-            "pollution": None,
-            "width": width,
-            "cache": {"cache/x": 1},
-            **here,
-        }
-
-    link = Link(Launch(first, second, third), "qa", options)
+    briefing = Briefing()
+    link = Link(Launch(first, second, third), "qa", briefing)
     link.boot()
     link.restart(dataclasses.replace(DEATH, container_gone=True), [0], ["f::x"])
     link.greet(fourth)
     for place in (second, third, fourth):
         told = place.told[0].options
-        assert {told[name] for name in ("args", "cwd", "facts", "services")} == {names[id(place)]}
+        assert {told[name] for name in ("args", "cwd", "facts", "services")} == {id(place)}
         assert (told["width"], told["cache"]) == (80, {})
+    # What the terminal is like may look otherwise as long as pytest captures.
+    assert briefing.asked == 1
+
+
+def test_a_container_started_ahead_takes_nothing_from_the_worker_of_now() -> None:
+    first = Place(COLLECTED)
+    link = booted(Launch(first), LEFT)
+    first.told.clear()
+    link.greet(Place())
+    link.restart(DEATH, [0], ["f::x"])
+    assert first.pollution() == LEFT
 
 
 def test_an_engine_that_comes_and_goes_is_given_up() -> None:
