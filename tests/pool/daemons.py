@@ -17,6 +17,7 @@ from rig.needs import missing
 
 from pytest_envpar.engine.connection import TlsFiles
 from pytest_envpar.engine.docker_api import DockerEngine
+from pytest_envpar.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,7 +164,15 @@ class SecondDocker:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
             )
-        wait_until(lambda: answers((self.address, 2376)), self._process, self._log)
+        wait_until(self._serves, self._process, self._log)
+
+    def _serves(self) -> bool:
+        """Whether it answers: one that only listens, on a busy machine, is taken for lost by a run."""
+        try:
+            self.connect().close()
+        except EngineError:
+            return False
+        return True
 
     def kill(self) -> None:
         """As if the machine were switched off: the daemon, and with it the containers' monitors and the containers."""
