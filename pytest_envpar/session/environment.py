@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from pytest_envpar.reports.run import StageFacts
-
 if TYPE_CHECKING:
+    from pytest_envpar.reports.run import StageFacts
     from pytest_envpar.worker.start import Ground
 
 
@@ -28,6 +27,9 @@ class Environment:
 
     def facts(self) -> StageFacts:
         """The same for a reader of the report."""
+        # At the end of the run: at its start every module delays the first container.
+        from pytest_envpar.reports.run import StageFacts
+
         ground = self.ground
         if ground is None:
             return StageFacts(self.name, lost=self.lost or "was not started")
