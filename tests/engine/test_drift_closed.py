@@ -188,10 +188,11 @@ def test_what_two_containers_changed_in_the_same_tick_of_the_clock_is_read(
     sides = []
     for mark in "ab":
         # Written in place, and as long as before: what is left to tell them apart is the time.
-        container = create("sh", "-c", f"printf {mark} 1<>/etc/debian_version; exec sleep 600", user="0")
+        script = f"printf {mark} 1<>/etc/debian_version; echo >/tmp/changed; exec sleep 600"
+        container = create("sh", "-c", script, user="0")
         elsewhere.start(container)
-        changed = ["sh", "-c", "until head -c1 /etc/debian_version | grep -q [ab]; do :; done"]
-        elsewhere.exec(container, changed)
+        changed = ["sh", "-c", "until [ -e /tmp/changed ]; do sleep 0.1; done"]
+        elsewhere.exec(container, changed, timeout_s=120)
         sides.append(container_side(elsewhere, container))
     with contextlib.ExitStack() as stack:
         for side in sides:
@@ -275,10 +276,12 @@ def test_a_container_without_python_borrows_that_of_the_other_side(
     engine.start(maker)
     engine.wait(maker, timeout_s=60)
     tag = f"envpar-test-drift-no-python-{secrets.token_hex(4)}:1"
-    image = engine.commit(maker, tag, labels=run_labels)
-    try:
+    with contextlib.ExitStack() as stack:
+        image = engine.commit(maker, tag, labels=run_labels)
+        stack.callback(engine.remove_image, image, force=True)
         script = "umask 777; echo x >/tmp/made; mv /tmp/made /tmp/own; exec sleep 600"
         container = create("sh", "-c", script, image=image, user="1000:1000")
+        stack.callback(engine.remove_container, container)
         engine.start(container)
         engine.exec(container, ["sh", "-c", "until [ -e /tmp/own ]; do :; done"])
         left, right = image_side(elsewhere, base_image), container_side(elsewhere, container)
@@ -295,9 +298,6 @@ def test_a_container_without_python_borrows_that_of_the_other_side(
         own = next(change.after for change in found.changes if change.path == "/tmp/own")
         assert own is not None
         assert (own.mode, own.size, len(own.digest)) == (0, 2, 64)
-    finally:
-        engine.remove_container(container)
-        engine.remove_image(image, force=True)
 
 
 def test_what_is_kept_of_an_image_does_not_depend_on_the_other_side(
