@@ -41,8 +41,8 @@ _MAX_TOLD = 1 << 30
 _IDLE_S = 300.0
 """The longest silence: a large file is read without a word."""
 _START_S = 60.0
-_SLACK_S = 1.0
-"""The kernel stamps files by a clock that is behind the engine's by some milliseconds."""
+_SLACK_S = 0.1
+"""The kernel stamps files by a clock that is behind the engine's by up to a tick, which is 10 ms at the most."""
 _LETTERS = frozenset((b"H", b"M", b"R", b"L", b"N", b"P", b"E", b"X"))
 
 # Modules of ours that it needs, in the order in which they need each other, as modules of the same names there.
