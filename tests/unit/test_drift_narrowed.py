@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -28,8 +29,9 @@ NAMES = st.sampled_from(["a", "b", "c", "d"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
 CONTENT = st.sampled_from(["1", "2"])
 BASE = st.dictionaries(PATHS, CONTENT, max_size=20)
-LAYER = st.dictionaries(PATHS, CONTENT | st.none(), max_size=4)
-"""What one more layer puts at a path, or that it removes it."""
+LAYER = st.dictionaries(PATHS, CONTENT | st.sampled_from(["mode", "opaque"]) | st.none(), max_size=4)
+"""What one more layer does at a path: puts a file there, changes the mode of a folder, or puts one that hides what was
+there; None removes it."""
 
 
 def above(path: str) -> Iterator[str]:
@@ -39,40 +41,65 @@ def above(path: str) -> Iterator[str]:
 
 
 class Layered:
-    """The scanner of an image of two layers; `base` is the same for all images.
+    """The scanner of an image of up to four layers; `base` and `middle` are the same for all images.
 
     Args:
-        linked: Files of the lower layer with the same content are one file.
+        linked: Files of the lowest layer with the same content are one file.
     """
 
     def __init__(
-        self, name: str, base: Mapping[str, str], layer: Mapping[str, str | None], linked: bool
+        self,
+        name: str,
+        base: Mapping[str, str],
+        layer: Mapping[str, str | None],
+        linked: bool,
+        *,
+        middle: Mapping[str, str | None] = MappingProxyType({}),
+        top: Mapping[str, str | None] = MappingProxyType({}),
     ) -> None:
         self.notes: list[Any] = []
         self.listed: list[str] = []
         self.open_answers = 0
         self.folders_of: dict[str, str] = {"/": "base"}
         """The topmost layer that has a folder."""
+        self.modes: dict[str, str] = {}
+        """Of folders, if it is not 755."""
         self.files: dict[str, tuple[str, str, int]] = {}
         """Content, inode, and how many names it has in its layer."""
+        self.own = (name, f"{name}-top")
         folders = {folder for path in base for folder in above(path)}
         lower = {path: content for path, content in base.items() if path not in folders}
         for path, content in lower.items():
             self.folders_of |= dict.fromkeys(above(path), "base")
             names = list(lower.values()).count(content) if linked else 1
             self.files[path] = (content, f"base-{content}" if linked else f"base-{path}", names)
-        for path, put in layer.items():
-            if path in self.folders_of or any(each in self.files for each in above(path)):
-                continue
-            if put is None and self.files.pop(path, None) is None:
-                continue
-            self.folders_of |= dict.fromkeys(above(path), name)
-            if put is not None:
-                self.files[path] = (put, f"{name}-{path}", 1)
+        for layer_name, changes in (("middle", middle), (name, layer), (f"{name}-top", top)):
+            # What is above comes first.
+            for path in sorted(changes, key=sort_key):
+                self._change(layer_name, path, changes[path])
+
+    def _change(self, layer: str, path: str, put: str | None) -> None:
+        if any(each in self.files for each in above(path)):
+            return
+        if put in (None, "mode") and path not in (
+            self.folders_of if put else {**self.folders_of, **self.files}
+        ):
+            return
+        if put != "mode":
+            for seen in (self.folders_of, self.modes, self.files):
+                for each in [each for each in seen if f"{each}/".startswith(f"{path}/")]:
+                    del cast("dict[str, Any]", seen)[each]
+        self.folders_of |= dict.fromkeys(above(path), layer)
+        if put in ("mode", "opaque"):
+            self.folders_of[path] = layer
+            self.modes[path] = "700" if put == "mode" else "755"
+        elif put is not None:
+            self.files[path] = (put, f"{layer}-{path}", 1)
 
     def row(self, path: str) -> tuple[str, ...]:
         if path in self.folders_of:
-            return (path, "d755", "0:0", "", "", "", "", "0", f"{self.folders_of[path]}-{path}:1")
+            kind = f"d{self.modes.get(path, '755')}"
+            return (path, kind, "0:0", "", "", "", "", "0", f"{self.folders_of[path]}-{path}:1")
         content, inode, names = self.files[path]
         link = path if names > 1 else ""
         ident = f"{inode}:1:{names}" if names > 1 else f"{inode}:1"
@@ -124,20 +151,27 @@ def compared(left: Layered, right: Layered) -> list[Change]:
 
 
 @settings(deadline=None)
-@given(BASE, LAYER, LAYER, st.booleans())
+@given(BASE, LAYER, LAYER, LAYER, LAYER, st.booleans())
 def test_nothing_is_missed_or_it_is_said_that_this_is_not_enough(
-    base: dict[str, str], one: dict[str, str | None], other: dict[str, str | None], linked: bool
+    base: dict[str, str],
+    middle: dict[str, str | None],
+    one: dict[str, str | None],
+    other: dict[str, str | None],
+    top: dict[str, str | None],
+    linked: bool,
 ) -> None:
-    left, right = Layered("left", base, one, linked), Layered("right", base, other, linked)
+    left = Layered("left", base, one, linked, middle=middle)
+    right = Layered("right", base, other, linked, middle=middle, top=top)
     try:
         found = compared(left, right)
     except WideError:
         assert linked
     else:
         assert found == list(compare_records(left.records(), right.records()))
-    # A folder of the layer that is shared by both is not entered.
+    # A folder of the layers that are shared by both is not entered.
     assert all(
-        left.folders_of[each] == "left" or right.folders_of.get(each) == "right" for each in left.listed[1:]
+        left.folders_of[each] in left.own or right.folders_of.get(each) != left.folders_of[each]
+        for each in left.listed[1:]
     )
 
 
@@ -164,7 +198,7 @@ class Plain(Layered):
 
     def row(self, path: str) -> tuple[str, ...]:
         row = super().row(path)
-        return (*row[:8], "") if row[1] == "d755" else row
+        return (*row[:8], "") if row[1][0] == "d" else row
 
 
 def test_without_an_overlay_everything_has_to_be_listed() -> None:
