@@ -25,7 +25,7 @@ from pytest_envpar.drift.stat_tables import Recorder, Table, TableError
 from pytest_envpar.drift.tar_manifest import tar_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pytest_envpar.drift.layers import Layer
@@ -52,6 +52,10 @@ class Store(Protocol):
         """The bytes of a key; ``None`` if they are not there."""
         ...
 
+    def has(self, keys: Iterable[str], kind: str, version: int) -> Collection[str]:
+        """Which of the keys are there."""
+        ...
+
     def put(self, key: str, kind: str, version: int, data: bytes) -> bool:
         """Keep the bytes; False if that is not possible."""
         ...
@@ -66,6 +70,10 @@ class MemoryStore:
     def get(self, key: str, kind: str, version: int) -> bytes | None:
         """See :class:`Store`."""
         return self.kept.get((key, kind, version))
+
+    def has(self, keys: Iterable[str], kind: str, version: int) -> Collection[str]:
+        """See :class:`Store`."""
+        return frozenset(key for key in keys if (key, kind, version) in self.kept)
 
     def put(self, key: str, kind: str, version: int, data: bytes) -> bool:
         """See :class:`Store`."""
@@ -157,7 +165,9 @@ class Producer:
                 return Table(data, lambda: self._scanners.of(side), _table_key(side))
         return Recorder(self._scanners.of(side), _table_key(side))
 
-    def parts(self, left: Side, right: Side, skip: Sequence[str], *, fresh: bool) -> Parts | None:
+    def parts(
+        self, left: Side, right: Side, skip: Sequence[str], *, fresh: bool, say: Callable[[str], None]
+    ) -> Parts | None:
         """Listings of two images that share layers, of no more than where they may differ.
 
         None if they share none, or it is known what one of them looks like: then only the other one is walked through.
@@ -165,6 +175,7 @@ class Producer:
         Args:
             skip: Paths that are left out with everything below them.
             fresh: Whether what is known does not count.
+            say: Told a line for ``--explain``.
 
         Raises:
             NoWayError: No scanner can run there.
@@ -177,7 +188,7 @@ class Producer:
             return None
         keys = [f"{_table_key(side)}:{other.image_id}" for side, other in (sides, sides[::-1])]
         if not fresh:
-            if any(self._store.get(_table_key(side), _TABLE, stat_tables.VERSION) for side in sides):
+            if self._store.has(map(_table_key, sides), _TABLE, stat_tables.VERSION):
                 return None
             one, two = (self._store.get(key, _TABLE, stat_tables.VERSION) for key in keys)
             if one is not None and two is not None:
@@ -190,8 +201,10 @@ class Producer:
             one_scanner, two_scanner = pool.map(self._scanners.of, sides)
         try:
             found = narrowed(one_scanner, two_scanner, skip)
-        except WideError:
+        except WideError as error:
+            say(f"all of both was listed: {error.message}")
             return Recorder(one_scanner, _table_key(left)), Recorder(two_scanner, _table_key(right))
+        say("only folders that may differ were listed: layers that both have are not entered")
         return Recorder(found[0], keys[0]), Recorder(found[1], keys[1])
 
     def learn(self, listing: Listing) -> None:

@@ -199,7 +199,9 @@ class _Comparing:
         return "scan", iter(listed)
 
     def _listed(self, *, fresh: bool) -> list[Change]:
-        parts = self._producer.parts(*self._sides, self._skip(self._sides[0]), fresh=fresh)
+        parts = self._producer.parts(
+            *self._sides, self._skip(self._sides[0]), fresh=fresh, say=self._why.append
+        )
         if parts is None:
             # Making a container takes longer than what follows.
             with ThreadPoolExecutor(2) as pool:

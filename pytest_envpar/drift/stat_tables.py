@@ -55,7 +55,7 @@ class Recorder:
     most_moved: int | None = None
     """See :class:`~pytest_envpar.drift.remote.Listing`: what it says is true at this moment."""
 
-    def __init__(self, listing: Listing, key: str = "") -> None:
+    def __init__(self, listing: Listing, key: str) -> None:
         self.key = key
         self._listing = listing
         self._packer = zlib.compressobj(1)
@@ -116,9 +116,7 @@ class Table:
         TableError: The bytes are no table, here or while it is read.
     """
 
-    def __init__(
-        self, data: bytes, scanner: Callable[[], Scanner], key: str = "", *, part: bool = False
-    ) -> None:
+    def __init__(self, data: bytes, scanner: Callable[[], Scanner], key: str, *, part: bool = False) -> None:
         if not data.startswith(_MAGIC):
             raise TableError("it does not begin as one of this version")
         self.key = key

@@ -132,12 +132,12 @@ def test_a_table_says_what_was_said(
     one: dict[str, tuple[str, str]], other: dict[str, tuple[str, str]], grouped: bool
 ) -> None:
     left, right = Listed(one, grouped=grouped), Listed({**one, **other}, grouped=grouped)
-    recorder = Recorder(cast("Scanner", left))
+    recorder = Recorder(cast("Scanner", left), "a")
     expected = compared(recorder, right)
     data = recorder.table()
     assert data is not None
     left.asked.clear()
-    table = Table(data, lambda: cast("Scanner", left))
+    table = Table(data, lambda: cast("Scanner", left), "a")
     assert compared(table, right) == expected
     assert not table.asked
     assert left.asked == []
@@ -145,20 +145,20 @@ def test_a_table_says_what_was_said(
 
 def test_a_table_learns_what_it_does_not_know() -> None:
     left = Listed({"/a": ("f644", "1"), "/b": ("f644", "1")})
-    recorder = Recorder(cast("Scanner", left))
+    recorder = Recorder(cast("Scanner", left), "a")
     compared(recorder, left)
-    table = Table(recorder.table() or b"", lambda: cast("Scanner", left))
+    table = Table(recorder.table() or b"", lambda: cast("Scanner", left), "a")
     right = Listed({"/a": ("f644", "2"), "/b": ("f644", "1")})
     assert [change.path for change in compared(table, right)] == ["/a"]
     assert (table.asked, table.changed, left.asked) == (True, True, ["/a"])
-    again = Table(table.table() or b"", lambda: pytest.fail("it is known"))
+    again = Table(table.table() or b"", lambda: pytest.fail("it is known"), "a")
     assert [change.path for change in compared(again, right)] == ["/a"]
     assert not again.changed
 
 
 def test_a_table_of_an_image_that_was_not_read_whole_is_not_kept() -> None:
     left = Listed({"/a": ("f644", "1")})
-    recorder = Recorder(cast("Scanner", left))
+    recorder = Recorder(cast("Scanner", left), "a")
     assert recorder.table() is None
     left.notes.append(NotCompared("/a", "it cannot be read"))
     compared(recorder, left)
@@ -188,12 +188,12 @@ def test_too_many_files_that_have_moved() -> None:
 )
 def test_bytes_that_are_no_table(data: bytes, message: str) -> None:
     with pytest.raises(TableError, match=message):
-        list(Table(data, lambda: pytest.fail("not asked")).frames(()))
+        list(Table(data, lambda: pytest.fail("not asked"), "a").frames(()))
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes(raw: bytes) -> None:
-    table = Table(b"envpar-stat 1\n" + zlib.compress(raw), lambda: pytest.fail("not asked"))
+    table = Table(b"envpar-stat 1\n" + zlib.compress(raw), lambda: pytest.fail("not asked"), "a")
     try:
         compared(table, Listed({}))
     except (TableError, EngineError, MovedError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -15,7 +16,10 @@ import pytest
 from pytest_envpar.drift import paired, remote, stat_tables
 from pytest_envpar.drift.inside import digests, program, scan
 from pytest_envpar.drift.manifest import ManifestError
+from pytest_envpar.drift.outside import Outside
+from pytest_envpar.drift.produce import MemoryStore, Producer
 from pytest_envpar.drift.routes import compare_sides
+from pytest_envpar.drift.scanners import Scanners
 from pytest_envpar.drift.sides import Side
 from pytest_envpar.engine.values.images import RunConfig
 from pytest_envpar.errors import ConnectionLostError, EngineError
@@ -225,9 +229,23 @@ def test_what_is_too_large_to_be_read_again_is_not_recorded(monkeypatch: pytest.
     frames = [frame(b"R", b"x" * 95)] * 3 + [frame(b"E")]
     for most in (300, 299):
         monkeypatch.setattr(stat_tables, "_MAX_RAW", most)
-        recorder = stat_tables.Recorder(scanner(*frames))
+        recorder = stat_tables.Recorder(scanner(*frames), "a")
         assert len(list(recorder.frames(()))) == 3
         assert (recorder.table() is not None) == (most == 300)
+
+
+def test_why_everything_was_listed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Folders without a number: it is no overlay.
+    root = frame(b"R", b"/\0d755\0000:0\0\0\0\0\0000\0\0")
+    monkeypatch.setattr(Scanners, "of", lambda *_: scanner(root, frame(b"E")))
+    left, right = sides(Failing(), "sha256:base")
+    told: list[str] = []
+    with contextlib.ExitStack() as stack:
+        producer = Producer(MemoryStore(), Outside(), {"x": "y"}, stack)
+        parts = producer.parts(left, right, (), fresh=False, say=told.append)
+    assert parts is not None
+    assert [cast("stat_tables.Recorder", each).key for each in parts] == ["stat:x:a", "stat:x:b"]
+    assert told == ["all of both was listed: they are no overlays"]
 
 
 def answered(root: Path, *requests: bytes) -> tuple[list[list[str]], dict[str, str], list[bytes]]:
