@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _IDENT = 8
 _ROWS = 2000
 """In one frame."""
-_FOLDERS = 100
+_FOLDERS = 25
 """Per request: that there is too much shows before all of it is listed."""
 _MOST = 30_000
 """Rows that are held of a side: some 20 MB. A listing of everything is read as it comes, whatever its size."""
