@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_envpar.engine import select
 from pytest_envpar.engine.docker_api import MINIMUM_API
 from pytest_envpar.engine.translate import redacted
-from pytest_envpar.errors import EngineError, UsageError
+from pytest_envpar.errors import EngineError, EnvparError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,17 +47,17 @@ class Check:
     fix: str | None = None
 
 
-def run_checks(environ: Mapping[str, str], pool: Sequence[str] = ()) -> list[Check]:
+def run_checks(environ: Mapping[str, str], engines: Sequence[str] = ("auto",)) -> list[Check]:
     """Look at everything that a run needs.
 
     Args:
         environ: The user's environment; it decides which engines are candidates.
-        pool: The engines of a pool, where the configuration names several; each of them has to answer.
+        engines: What the configuration says; of a pool each has to answer.
 
     Returns:
         The checks, in the order in which they are to be shown. The first is about engines as a whole.
     """
-    checks, infos = _engines(environ, pool)
+    checks, infos = _engines(environ, engines)
     return [*checks, _overlay(infos), _podman(environ), _disk(infos), _python(), _pytest()]
 
 
@@ -87,17 +87,17 @@ def as_json(checks: Sequence[Check]) -> dict[str, Any]:
     }
 
 
-def _engines(environ: Mapping[str, str], pool: Sequence[str]) -> tuple[list[Check], list[EngineInfo]]:
-    """Every candidate of ``engine = "auto"`` or of the pool, and one line that says which one a run would take."""
+def _engines(environ: Mapping[str, str], engines: Sequence[str]) -> tuple[list[Check], list[EngineInfo]]:
+    """Every candidate of what is configured, and one line that says which one a run would take."""
     checks: list[Check] = []
     infos: list[EngineInfo] = []
-    denied = False
-    for candidate in select.candidates(pool or ("auto",), environ):
+    failed: list[tuple[select.Candidate, EnvparError]] = []
+    for candidate in select.candidates(engines, environ):
         name = f"engine: {redacted(candidate.name)}"
         try:
             engine = select.connect(candidate, environ)
         except (EngineError, UsageError) as error:
-            denied = denied or isinstance(error.__cause__, PermissionError)
+            failed.append((candidate, error))
             why = " / ".join([select.reason(error), *error.detail])
             where = f"{redacted(candidate.url)}: " if candidate.url else ""
             checks.append(Check(name, "warn", where + why, error.hint))
@@ -105,15 +105,13 @@ def _engines(environ: Mapping[str, str], pool: Sequence[str]) -> tuple[list[Chec
         infos.append(engine.info)
         engine.close()
         checks.append(Check(name, "ok", _described(engine.info)))
-    if pool and infos:
-        what = f"a pool of {len(pool)} engines, of which {len(infos)} answer"
-        first = Check("engine", "ok" if len(infos) == len(pool) else "warn", what)
+    if len(engines) > 1 and infos:
+        what = f"a pool of {len(engines)} engines, of which {len(infos)} answer"
+        first = Check("engine", "ok" if len(infos) == len(engines) else "warn", what)
     elif infos:
         first = Check("engine", "ok", f"a run uses {infos[0].kind} {infos[0].version} at {infos[0].url}")
     else:
-        first = Check(
-            "engine", "missing", "no container engine answers", select.install_hint(environ, denied=denied)
-        )
+        first = Check("engine", "missing", "no container engine answers", select.way_out(failed, environ))
     return [first, *checks], infos
 
 

@@ -35,7 +35,7 @@ def doctor(form: str) -> int:
         engines = load_settings(file).engines if file is not None else ("auto",)
     except ConfigError:
         engines = ("auto",)  # a broken configuration is told by whoever needs it
-    found = checks.run_checks(os.environ, engines if len(engines) > 1 else ())
+    found = checks.run_checks(os.environ, engines)
     _write(form, checks.as_json(found), checks.render_table(found))
     return FAILED if checks.worst(found) == "missing" else FINE
 

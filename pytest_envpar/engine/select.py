@@ -292,18 +292,21 @@ def install_hint(environ: Mapping[str, str], *, denied: bool = False) -> str:
     return "install Docker Engine (https://docs.docker.com/engine/install/) or Podman (https://podman.io)"
 
 
+def way_out(failed: Sequence[tuple[Candidate, EnvparError]], environ: Mapping[str, str]) -> str:
+    """What to do where none of the candidates is of use."""
+    if all(candidate.explicit for candidate, _ in failed):
+        return 'see whether the engine runs at this address; engine = "auto" looks for one on this machine'
+    denied = any(isinstance(error.__cause__, PermissionError) for _, error in failed)
+    return install_hint(environ, denied=denied)
+
+
 def _no_engine(failed: Sequence[tuple[Candidate, EnvparError]], environ: Mapping[str, str]) -> NoEngineError:
     detail: list[str] = []
     for candidate, error in failed:
         detail.append(f"{candidate.title}: {reason(error)}")
         detail += [f"  {line}" for line in error.detail]
-    if all(candidate.explicit for candidate, _ in failed):
-        hint = 'see whether the engine runs at this address; engine = "auto" looks for one on this machine'
-    else:
-        denied = any(isinstance(error.__cause__, PermissionError) for _, error in failed)
-        hint = install_hint(environ, denied=denied)
     return NoEngineError(
         f"no container engine answers; tried {len(failed)}:",
-        hint=hint,
+        hint=way_out(failed, environ),
         detail=tuple(detail),
     )

@@ -174,6 +174,15 @@ def test_doctor(
     assert (answer["version"], answer["state"]) == (1, state)
 
 
+def test_doctor_asks_the_engine_that_is_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "envpar.toml").write_text('engine = "unix:///nowhere.sock"\n')
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor"]) == 1
+    assert "engine: unix:///nowhere.sock" in capsys.readouterr().out
+
+
 def test_ps(engine: _Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sweep, "list_ours", lambda _: (_object("run-1"), _object("vol", "cache", "volume")))
     assert main(["ps"]) == 0

@@ -292,6 +292,15 @@ def test_the_doctor_without_an_engine(environ: dict[str, str]) -> None:
     assert json.loads(json.dumps(told)) == told
 
 
+def test_the_doctor_looks_at_the_engine_that_is_configured(environ: dict[str, str], tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/none.sock"
+    checks = doctor.run_checks(environ, (url,))
+    assert [check.name for check in checks if check.name.startswith("engine")] == ["engine", f"engine: {url}"]
+    assert checks[0].fix == (
+        'see whether the engine runs at this address; engine = "auto" looks for one on this machine'
+    )
+
+
 def test_the_doctors_table() -> None:
     checks = [doctor.Check("a", "ok", "fine"), doctor.Check("longer", "missing", "gone", "get it")]
     assert doctor.render_table(checks) == [
