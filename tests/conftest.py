@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rig.engines import connected, podman_settings
 from rig.hosts import clean_environ
+from rig.runs import stop_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +25,13 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         **clean_environ(tmp_path_factory.mktemp("cache")),
         **podman_settings(tmp_path_factory.mktemp("podman")),
     }
+
+
+@pytest.fixture(autouse=True)
+def no_host_outlives_its_test() -> Iterator[None]:
+    """Where a test fails or is interrupted before it has seen the end of a host process, that ends too."""
+    yield
+    stop_all()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rig.engines import DOCKER
 from rig.hosts import FINDABLE, pytest_command
 from rig.projects import Folder
-from rig.runs import Ran, begin, finish
+from rig.runs import Ran, begin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Project(Folder):
         return self._run(pytest_command(*args), **environ)
 
     def _run(self, command: Sequence[str], **environ: str) -> Ran:
-        return finish(begin(command, self.root, {**self.environ, **FINDABLE, **environ}), TIMEOUT_S)
+        return begin(command, self.root, {**self.environ, **FINDABLE, **environ}).end(TIMEOUT_S)
 
 
 def deb(name: str, version: str, **files: str) -> str:

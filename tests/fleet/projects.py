@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from rig.engines import DOCKER, left
 from rig.hosts import FINDABLE, pytest_command
 from rig.projects import Folder
-from rig.runs import Ran, assert_no_error_of_ours, begin, finish
+from rig.runs import Ran, Run, assert_no_error_of_ours, begin
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
@@ -43,20 +42,14 @@ class Project(Folder):
             text += f"[stages.{name}]\n{image}{more.get(name, '')}\n"
         self.write("envpar.toml", text)
 
-    def start(
-        self, *args: str, host: Sequence[str] = (sys.executable,), **environ: str
-    ) -> subprocess.Popen[str]:
+    def start(self, *args: str, host: Sequence[str] = (sys.executable,), **environ: str) -> Run:
         """Start pytest with these arguments."""
         command = pytest_command(*args, python=tuple(host))
         return begin(command, self.root, {**self.environ, **FINDABLE, **environ})
 
-    def end(self, process: subprocess.Popen[str], seen: str = "", *, may_trace: bool = False) -> Ran:
-        """Wait for a run; no error of ours may be a traceback, and nothing be left on the engine.
-
-        Args:
-            seen: What was read of its output already.
-        """
-        result = finish(process, TIMEOUT_S, seen)
+    def end(self, run: Run, *, may_trace: bool = False) -> Ran:
+        """Wait for a run; no error of ours may be a traceback, and nothing be left on the engine."""
+        result = run.end(TIMEOUT_S)
         if not may_trace:
             assert_no_error_of_ours(result.text)
         assert left(self.engine, self.root) == [], result.text[-8000:]

@@ -7,9 +7,9 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.runs import read_until
+from rig.needs import module
 
-pytest.importorskip("xdist")
+module("xdist")
 
 if TYPE_CHECKING:
     from .projects import Project
@@ -217,11 +217,11 @@ def test_ctrl_c(project: Project) -> None:
         def test_n(n): time.sleep(600 if n else 0)
         """,
     )
-    process = project.start("--env=dev,qa", "-n2", "-v")
-    seen = read_until(process, "PASSED")
+    run = project.start("--env=dev,qa", "-n2", "-v")
+    run.wait_for("PASSED")
     # As a terminal does: to all processes of the group.
-    os.killpg(process.pid, signal.SIGINT)
-    result = project.end(process, seen, may_trace=True)
+    os.killpg(run.process.pid, signal.SIGINT)
+    result = project.end(run, may_trace=True)
     assert result.code == 2, result.text
     # What was not run for that reason is no difference between stages.
     assert "no test of 1 ends differently" in result.out

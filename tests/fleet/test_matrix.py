@@ -205,15 +205,10 @@ def test_an_exit_in_one_stage_ends_that_stage(project: Project) -> None:
 
 def test_ctrl_c_ends_all_stages(project: Project) -> None:
     project.write("test_it.py", "import time\ndef test_a(): pass\ndef test_b(): time.sleep(600)\n")
-    process = project.start("--env=dev,qa", "-v")
-    seen = ""
-    assert process.stdout is not None
-    while "test_b@dev" not in seen:
-        piece = process.stdout.readline() if "test_a@qa" not in seen else process.stdout.read(1)
-        assert piece, seen
-        seen += piece
-    process.send_signal(signal.SIGINT)
-    result = project.end(process, seen).ended(2)
+    run = project.start("--env=dev,qa", "-v")
+    run.wait_for("test_a@qa", "test_b@dev")
+    run.process.send_signal(signal.SIGINT)
+    result = project.end(run).ended(2)
     assert "KeyboardInterrupt" in result.out
     assert "2 passed" in result.line
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from rig.engines import left
 from rig.hosts import FINDABLE, pytest_command
 from rig.projects import Folder
-from rig.runs import Ran, assert_no_error_of_ours, begin, finish
+from rig.runs import Ran, Run, assert_no_error_of_ours, begin
 
 from pytest_envpar.errors import EnvparError
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -45,14 +44,14 @@ class Project(Folder):
             text += f'[stages.{name}]\nimage = "{IMAGES[name]}"\nnetwork = "none"\n'
         self.write("envpar.toml", text)
 
-    def start(self, *args: str, module: str = "pytest") -> subprocess.Popen[str]:
+    def start(self, *args: str, module: str = "pytest") -> Run:
         """Start pytest, or another module, with these arguments."""
         command = pytest_command(*args) if module == "pytest" else [sys.executable, "-m", module, *args]
         return begin(command, self.root, {**self.environ, **FINDABLE})
 
-    def end(self, process: subprocess.Popen[str], seen: str = "") -> Ran:
+    def end(self, run: Run) -> Ran:
         """Wait for a run; no error of ours may be a traceback, and nothing be left on an engine that is there."""
-        result = finish(process, TIMEOUT_S, seen)
+        result = run.end(TIMEOUT_S)
         assert_no_error_of_ours(result.text)
         assert left(self.near, self.root) == [], result.text[-8000:]
         with contextlib.suppress(EnvparError), contextlib.closing(self.second.connect()) as far:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.engines import left
-from rig.runs import read_until
+from rig.needs import module
 
 from pytest_envpar.images.tags import COPIES
 
-pytest.importorskip("xdist")
+module("xdist")
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,10 +81,10 @@ def test_an_engine_that_goes_away_loses_no_test(project: Project) -> None:
     )
     # Alone, so that the run has to go on with the other engine.
     project.configure(*reversed(project.urls))
-    process = project.start("--env=qa", "-v")
-    seen = read_until(process, "PASSED")
+    run = project.start("--env=qa", "-v")
+    run.wait_for("PASSED")
     project.second.kill()
-    result = project.end(process, seen).ended(0, "8 passed")
+    result = project.end(run).ended(0, "8 passed")
     assert result.out.count("was lost: its share ran elsewhere") == 1
     assert f"envpar: engine {project.second.url} was lost" in result.out
     # It is away from the start, and over several workers told once as well.
@@ -109,10 +109,10 @@ def test_an_engine_goes_away_under_workers(project: Project) -> None:
         def test_n(n, server): time.sleep(1)
         """,
     )
-    process = project.start("--env=qa", "-n3", "-v", "--max-worker-restart=0")
-    seen = read_until(process, "PASSED", *(f"[gw{number}]" for number in range(3)))
+    run = project.start("--env=qa", "-n3", "-v", "--max-worker-restart=0")
+    run.wait_for("PASSED", *(f"[gw{number}]" for number in range(3)))
     project.second.kill()
-    result = project.end(process, seen).ended(0, "16 passed")
+    result = project.end(run).ended(0, "16 passed")
     assert result.out.count("was lost: its share ran elsewhere") == 1
 
 
@@ -205,13 +205,8 @@ def test_an_engine_goes_away_before_or_after_the_tests(project: Project, moment:
     tests = file.read_text() if file.exists() else ""
     file.write_text(text.format(now=now) + "\n" + tests)
     project.configure(*reversed(project.urls))
-    process = project.start("--env=qa", "-v", "-s")
-    seen = ""
-    assert process.stdout is not None
-    while "now" not in seen:
-        line = process.stdout.readline()
-        assert line, seen + (process.stderr.read() if process.stderr else "")
-        seen += line
+    run = project.start("--env=qa", "-v", "-s")
+    run.wait_for("now")
     project.second.kill()
-    result = project.end(process, seen).ended(0, "2 passed")
+    result = project.end(run).ended(0, "2 passed")
     assert result.out.count(told) == 1, result.text

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.engines import DOCKER, left, podman_settings
-from rig.needs import missing
-from rig.runs import read_until
+from rig.needs import missing, module
 
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.podman_service import PodmanService
 from pytest_envpar.errors import EngineError
 from pytest_envpar.images.tags import COPIES
 
-pytest.importorskip("xdist")
+module("xdist")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,9 +95,9 @@ def test_the_other_kind_takes_over(project: Project, podman: DockerEngine, servi
                 while True: pass
         """,
     )
-    process = project.start("--env=qa", "-s", "-v")
-    seen = read_until(process, "0 on docker")
+    run = project.start("--env=qa", "-s", "-v")
+    run.wait_for("0 on docker")
     project.second.kill()
-    result = project.end(process, seen).ended(0, "3 passed")
+    result = project.end(run).ended(0, "3 passed")
     assert [f"{n} on podman" in result.out for n in range(3)] == [True] * 3
     assert result.out.count("was lost: its share ran elsewhere") == 1

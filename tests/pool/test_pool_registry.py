@@ -13,14 +13,14 @@ import docker as sdk
 import pytest
 from registry.servers import serving
 from rig.engines import DOCKER
-from rig.needs import registry_program
+from rig.needs import module, registry_program
 
 from pytest_envpar.errors import EngineError
 from pytest_envpar.images.tags import COPIES
 
 from .projects import IMAGES, Project
 
-pytest.importorskip("xdist")
+module("xdist")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

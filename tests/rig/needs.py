@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,7 +25,13 @@ def missing(what: str) -> NoReturn:
     """Skip on a user's machine, fail in CI."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} (a failure because CI is set)", pytrace=False)
-    pytest.skip(what)
+    pytest.skip(what, allow_module_level=True)
+
+
+def module(name: str) -> None:
+    """Go on only where this module can be imported."""
+    if importlib.util.find_spec(name) is None:
+        missing(f"no module {name}")
 
 
 def base_image(engine: Engine) -> str:
@@ -36,7 +43,7 @@ def base_image(engine: Engine) -> str:
 
 
 def images(engine: Engine, names: Iterable[str]) -> None:
-    """These are on the engine."""
+    """Go on only where the engine has all of these."""
     for name in names:
         if engine.inspect_image(name) is None:
             missing(f"no image {name}; run fixtures/setup_engine.py")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import signal
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,9 +16,11 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import IO
 
 TRACEBACK = "Traceback (most recent call last)"
 _OURS = (TRACEBACK, "INTERNALERROR", "pytest_envpar/session", "pytest_envpar/worker")
+_GRACE_S = 20.0
 
 
 def assert_no_error_of_ours(text: str) -> None:
@@ -80,43 +84,100 @@ class Ran:
         return self
 
 
-def begin(command: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start a host process in a session of its own."""
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
+class Run:
+    """A host process that is under way; its output is collected as it comes, so that it never waits to be read."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process = process
+        self._out, self._err = bytearray(), bytearray()
+        self._open = 2
+        self._news = threading.Condition()
+        for stream, seen in ((process.stdout, self._out), (process.stderr, self._err)):
+            threading.Thread(target=self._collect, args=(stream, seen), daemon=True).start()
+
+    def _collect(self, stream: IO[bytes], seen: bytearray) -> None:
+        with stream:
+            while data := os.read(stream.fileno(), 1 << 16):
+                with self._news:
+                    seen += data
+                    self._news.notify_all()
+        with self._news:
+            self._open -= 1
+            self._news.notify_all()
+
+    @property
+    def out(self) -> str:
+        """What it has written to its standard output so far."""
+        return _text(self._out)
+
+    @property
+    def err(self) -> str:
+        """What it has written to its standard error so far."""
+        return _text(self._err)
+
+    def wait_for(self, *parts: str, timeout_s: float = 120.0) -> None:
+        """Wait until its output holds all of ``parts``."""
+        with self._news:
+            self._news.wait_for(lambda: not self._open or all(part in self.out for part in parts), timeout_s)
+            out, err = self.out, self.err
+        assert all(part in out for part in parts), f"not all of {parts} in: {out}\n--- stderr\n{err}"
+
+    def end(self, timeout_s: float) -> Ran:
+        """Wait for its end, and of all that writes to its streams; what goes on after ``timeout_s`` is stopped."""
+        try:
+            with self._news:
+                over = self._news.wait_for(lambda: not self._open, timeout_s)
+            code = self.process.wait(_GRACE_S) if over else None
+        except BaseException:
+            self.stop()
+            raise
+        if code is None:
+            self.stop()
+            pytest.fail(f"the run did not end\n{self.out}\n--- stderr\n{self.err}")
+        _under_way.discard(self)
+        return Ran(code, self.out, self.err)
+
+    def stop(self) -> None:
+        """End it: as Ctrl-C does, so that it removes its containers, then by force."""
+        _under_way.discard(self)
+        for number in (signal.SIGINT, signal.SIGKILL):
+            # The group is gone with its last process.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_GRACE_S)
+        with self._news:
+            self._news.wait_for(lambda: not self._open, _GRACE_S)
+
+
+_under_way: set[Run] = set()
+
+
+def begin(command: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> Run:
+    """Start a host process in a session of its own; the end of the test stops it where the test did not see its end."""
+    run = Run(
+        subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
     )
+    _under_way.add(run)
+    return run
 
 
-def read_until(process: subprocess.Popen[str], *parts: str) -> str:
-    """Read the output of a host process line by line until it holds all of ``parts``, and return it."""
-    assert process.stdout is not None
-    assert process.stderr is not None
-    seen = ""
-    while not all(part in seen for part in parts):
-        line = process.stdout.readline()
-        assert line, seen + process.stderr.read()
-        seen += line
-    return seen
+def stop_all() -> None:
+    """Stop the host processes that are still under way."""
+    for run in tuple(_under_way):
+        run.stop()
 
 
-def finish(process: subprocess.Popen[str], timeout_s: float, seen: str = "") -> Ran:
-    """Wait for a host process.
-
-    Args:
-        seen: What was read of its output already.
-    """
-    try:
-        out, err = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
-        pytest.fail(f"the run did not end\n{seen}{out}\n{err}")
-    return Ran(process.returncode, seen + out, err)
+def _text(data: bytearray) -> str:
+    """Output as text with the newlines of a text file."""
+    return data.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")

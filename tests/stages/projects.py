@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rig.engines import DOCKER, left
 from rig.hosts import FINDABLE, pytest_command
 from rig.projects import Folder
-from rig.runs import Ran, assert_no_error_of_ours, begin, finish
+from rig.runs import Ran, assert_no_error_of_ours, begin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +62,7 @@ class Project(Folder):
         host = pytest_command() if command == "pytest" else [sys.executable, "-m", "pytest_envpar", "run"]
         asked = [f"--env={stage}"] if stage else []
         started = begin([*host, *asked, *args], cwd or self.root, {**self.environ, **FINDABLE, **environ})
-        result = finish(started, TIMEOUT_S)
+        result = started.end(TIMEOUT_S)
         if not may_trace:
             assert_no_error_of_ours(result.text)
         remaining = [] if self._engine is None else left(self._engine, self.root)
