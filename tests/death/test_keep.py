@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.needs import module
 
 from pytest_envpar.containers.sweep import prune, sweep
 
@@ -246,7 +247,7 @@ def test_of_several_stages_each_tells_its_own(kept: Project) -> None:
 
 
 def test_of_several_workers_each_tells_its_own(kept: Project) -> None:
-    pytest.importorskip("xdist")
+    module("xdist")
     kept.write("test_it.py", "def test_a(): pass\ndef test_b(): assert False\n")
     result = kept.start("-n", "2", "-q", "--env-keep=failed").end().clean()
     (name,) = names(result)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.hosts import SOURCE
-from rig.needs import base_image
+from rig.needs import base_image, missing
 
 from pytest_envpar.containers.labels import KIND, USER
 from pytest_envpar.containers.sweep import list_ours
@@ -40,8 +40,14 @@ HELD = """
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif(os.getuid() != 0, reason="only root can be two other users"),
-    pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is not there"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def setpriv() -> None:
+    """The program by which root becomes another user."""
+    if shutil.which("setpriv") is None:
+        missing("no setpriv (util-linux)")
 
 
 class User:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.engines import DOCKER
+from rig.needs import module
 
 from .projects import same
 
@@ -192,7 +193,7 @@ def test_several_stages_are_refused(project: Project, options: tuple[str, ...]) 
 
 
 def test_xdist_refuses_and_auto_means_none(project: Project) -> None:
-    pytest.importorskip("xdist")
+    module("xdist")
     project.write("test_it.py", "def test_a(): assert 0")
     code, text = project.with_input(None, "--pdb", "-n2")
     assert code == 4

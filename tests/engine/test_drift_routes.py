@@ -133,15 +133,17 @@ def test_the_answer_is_what_was_planted(engine: Engine, answer: Comparison, own_
     assert answer.not_compared == own_answer.not_compared == ()
 
 
-def needs_folders(engine: Engine, force: Force | None) -> None:
-    """Layers are read in their folders, which an engine of another machine has there."""
-    if force == "layers" and not engine.info.local:
-        pytest.skip("an engine of another machine has its layers there")
+@pytest.fixture
+def force(request: pytest.FixtureRequest) -> Force | None:
+    """The route; layers are read in their folders, which an engine of another machine has there."""
+    if request.param == "layers":
+        request.getfixturevalue("sees_files")
+    route: Force | None = request.param
+    return route
 
 
-@pytest.mark.parametrize("force", ["layers", "scan", "export", None])
+@pytest.mark.parametrize("force", ["layers", "scan", "export", None], indirect=True)
 def test_two_images(engine: Engine, pair: Planted, answer: Comparison, force: Force | None) -> None:
-    needs_folders(engine, force)
     store = MemoryStore()
     left, right = image_side(engine, pair.left), image_side(engine, pair.right)
     found = compare_sides(left, right, store, force=force)
@@ -167,11 +169,10 @@ def test_two_images(engine: Engine, pair: Planted, answer: Comparison, force: Fo
     ]
 
 
-@pytest.mark.parametrize("force", ["layers", "export", None])
+@pytest.mark.parametrize("force", ["layers", "export", None], indirect=True)
 def test_a_running_container_and_its_image(
     engine: Engine, pair: Planted, own_answer: Comparison, force: Force | None
 ) -> None:
-    needs_folders(engine, force)
     left, right = image_side(engine, pair.left), container_side(engine, pair.container)
     found = compare_sides(left, right, force=force)
     expected = in_container(engine, exported=force == "export")

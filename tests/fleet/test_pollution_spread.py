@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.needs import module
 
 if TYPE_CHECKING:
     from .projects import Project
@@ -44,7 +45,7 @@ def test_each_stage_for_itself(project: Project) -> None:
 
 
 def test_each_worker_for_itself(project: Project) -> None:
-    pytest.importorskip("xdist")
+    module("xdist")
     project.write("test_it.py", SUITE)
     project.write("test_other.py", 'def test_other(): open("/srv/other", "w").close()')
     result = project.run("--env=qa", "--env-pollution", "-n2", "--dist=loadfile", "-v").ended(1)

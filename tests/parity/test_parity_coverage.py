@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rig.needs import module
 
 from . import twin as twins
 from .suites import NEEDS_FOLDER, SUITES, CannotFetchError, fetch
@@ -47,7 +48,7 @@ def _table(text: str) -> list[str]:
     ],
 )
 def test_same_lines_and_branches(name: str, more: tuple[str, ...], base_image: str, tmp_path: Path) -> None:
-    pytest.importorskip("pytest_cov")
+    module("pytest_cov")
     base = os.environ.get("XDG_CACHE_HOME")
     cache = (Path(base) if base else Path.home() / ".cache") / "pytest-envpar"
     (suite,) = (suite for suite in SUITES if suite.name == name)

@@ -10,6 +10,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.needs import missing
 
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.errors import EngineError, ImageError
@@ -171,7 +172,7 @@ def test_a_helper_that_fails_is_named_and_not_quoted(
 def tokens(tmp_path: Path) -> Iterator[Tokens]:
     """A token service."""
     if shutil.which("openssl") is None:
-        pytest.skip("no openssl")
+        missing("no openssl")
     with contextlib.closing(Tokens(tmp_path / "tokens")) as made:
         yield made
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
+from rig.needs import module
 
 from pytest_envpar.containers.sweep import list_ours, prune
 
@@ -165,7 +166,7 @@ def test_with_several_stages(project: Project) -> None:
 
 @pytest.mark.slow
 def test_with_workers(project: Project) -> None:
-    pytest.importorskip("xdist")
+    module("xdist")
     suite(project, 1)
     result = project.run("--env-fresh=test", "-n", "2")
     assert result.line == "8 passed", result.text

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rig.needs import missing
 
 from pytest_envpar.images.lockfile import read
 
@@ -262,7 +263,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     mount = shutil.which("mount")
     size = ["-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]
     if mount is None or subprocess.run([mount, *size], capture_output=True, check=False).returncode != 0:
-        pytest.skip("no right to mount a small file system")
+        missing("no right to mount a small file system")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.needs import module
 
 from pytest_envpar.containers.sweep import list_ours, prune, sweep
 
@@ -279,5 +280,5 @@ def test_what_cannot_wait_says_so(warm: Project, lines: list[str], top: str, tol
 
 
 def test_with_workers_it_is_refused(project: Project) -> None:
-    pytest.importorskip("xdist")
+    module("xdist")
     project.run("--env-reuse", "-n", "2").refused("--env-reuse and -n contradict each other", "hint: ")
