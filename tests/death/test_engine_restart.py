@@ -116,7 +116,7 @@ def test_a_daemon_that_is_started_again(
     with (
         contextlib.closing(engine),
         contextlib.closing(
-            Project(project.root, project.image, engine, daemon.url, project.environ)
+            Project(tmp_path / "there", project.image, engine, daemon.url, project.environ)
         ) as there,
     ):
         there.stage('runtime = "noting"')

@@ -47,10 +47,10 @@ def project(
 ) -> Iterator[Project]:
     """The project; the image that its first run builds is removed at the end."""
     folder = tmp_path_factory.mktemp("plugins")
-    root, plugins = folder / "project", folder / "host"
-    (root / "image").mkdir(parents=True)
+    plugins = folder / "host"
+    made = Project(folder / "project", plugins, environ)
     try:
-        shutil.copytree(wheelhouse(PINS, python="3.11"), root / "image" / "wheels")
+        shutil.copytree(wheelhouse(PINS, python="3.11"), made.root / "image" / "wheels")
     except SetupError as error:
         missing("\n".join(error.lines()))
     pins = [line for line in PINS.read_text().splitlines() if ON_THE_HOST.match(line)]
@@ -60,7 +60,6 @@ def project(
     )
     if ended.returncode != 0:
         missing(f"pip install {' '.join(pins)}: {ended.stderr[-500:]}")
-    made = Project(root, plugins, environ)
     made.write("image/Dockerfile", _DOCKERFILE)
     made.write(
         "envpar.toml",
@@ -77,5 +76,5 @@ def project(
     )
     yield made
     for each in list_ours(engine):
-        if each.type == "image" and each.project == str(root):
+        if each.type == "image" and each.project == str(made.root):
             engine.remove_image(each.name)

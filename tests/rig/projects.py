@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Folder:
-    """The root of a project and the environment of the hosts that run in it."""
+    """The root of a project, a new folder, and the environment of the hosts that run in it."""
 
     def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
         self.root = root
         self.environ = dict(environ)
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True)
 
     def write(self, name: str, text: str) -> Path:
         """Write a file of the project; the text is dedented."""
