@@ -7,6 +7,8 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_envpar.containers.sweep import OurObject, list_ours
 from pytest_envpar.engine.select import Candidate, connect
 from pytest_envpar.errors import EngineError
@@ -19,7 +21,19 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine
 
 DOCKER = "unix:///var/run/docker.sock"
-VIRTUAL = dict(each.split("=", 1) for each in os.environ.get("ENVPAR_VIRTUAL", "").split(",") if each)
+
+
+def _virtual(text: str) -> dict[str, str]:
+    pairs = [each.partition("=") for each in text.split(",") if each]
+    for name, _, url in pairs:
+        if not name or not url:
+            raise pytest.UsageError(
+                f"ENVPAR_VIRTUAL={text}: expected NAME=URL, several with commas between them"
+            )
+    return {name: url for name, _, url in pairs}
+
+
+VIRTUAL = _virtual(os.environ.get("ENVPAR_VIRTUAL", ""))
 """Engines beside those of this machine: their URLs by their names, from ``fixtures/virtual_engine.py``."""
 
 _PODMAN_NOFILE = 1 << 20

@@ -548,7 +548,9 @@ def test_every_wheel_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pid", "kept"), [("999999999", False), (str(os.getpid()), False), ("no number", True)]
+    ("pid", "kept"),
+    [("999999999", False), (str(os.getpid()), False), ("no number", True)],
+    ids=["of nobody", "of another program", "no number"],
 )
 def test_the_pid_file_of_a_dead_daemon_goes(tmp_path: Path, pid: str, kept: bool) -> None:
     said: list[str] = []
