@@ -185,6 +185,15 @@ def test_a_running_container_and_its_image(
         assert found.route == ("upper" if engine.info.local else "scan")
 
 
+def test_what_is_too_much_to_be_held_is_listed_as_it_comes(
+    engine: Engine, pair: Planted, answer: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_envpar.drift.narrowed._MOST", 25)
+    found = compare_sides(image_side(engine, pair.left), image_side(engine, pair.right), force="scan")
+    assert any(line.startswith("all of both was listed: more than 25") for line in found.why)
+    assert found.changes == answer.changes
+
+
 @pytest.mark.parametrize("locked_down", [False, True], ids=["open", "locked-down"])
 def test_a_running_container_elsewhere(
     elsewhere: Engine, pair: Planted, own_answer: Comparison, locked_down: bool
