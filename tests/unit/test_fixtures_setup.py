@@ -596,3 +596,24 @@ def test_an_unknown_engine_of_the_virtual_machine_is_refused(capsys: pytest.Capt
     with pytest.raises(SystemExit):
         virtual_engine.main(["--engines", "rootfull", "true"])
     assert "known: rootful, rootless, podman-rootful, podman-rootless" in capsys.readouterr().err
+
+
+def test_a_virtual_machine_without_a_command_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(virtual, "running", lambda *_: pytest.fail("it was made"))
+    with pytest.raises(SystemExit):
+        virtual_engine.main(["--engines", "rootful"])
+    assert "name a command" in capsys.readouterr().err
+
+
+def test_a_failed_link_tells_what_failed_first(
+    machine: Any, programs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(virtual, "_DEVICE", "envpar-none")  # there may be a virtual machine on this one
+    programs("ip", "sys.exit(sys.argv[1:3] != ['tuntap', 'add'])")
+    with (
+        pytest.raises(SetupError, match="ip address add"),
+        virtual._link(machine(root=True), tmp_path / "log"),
+    ):
+        pytest.fail("there is no link")
