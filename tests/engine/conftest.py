@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from rig import needs
-from rig.engines import VIRTUAL, connected, podman_settings
+from rig.engines import OWN, VIRTUAL, connected, podman_settings
 
 from pytest_envpar.containers.labels import CACHE, KIND, RUN, Owner, is_dead
 from pytest_envpar.engine.values.create import ContainerSpec
@@ -31,7 +31,7 @@ def engine_environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str
     return {**os.environ, **podman_settings(tmp_path_factory.mktemp("podman"))}
 
 
-@pytest.fixture(scope="session", params=["docker", "podman", *VIRTUAL])
+@pytest.fixture(scope="session", params=[*OWN, *VIRTUAL])
 def engine(request: pytest.FixtureRequest, engine_environ: Mapping[str, str]) -> Iterator[Engine]:
     """A real engine: the Docker daemon of this machine, a Podman service of our own, and those of a virtual machine."""
     with contextlib.closing(connected(request.param, engine_environ)) as made:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from rig.engines import VIRTUAL
 
 DOCKER_FIRST = pytest.mark.parametrize(
-    "engine", ["docker", pytest.param("podman", marks=pytest.mark.slow)], indirect=True
+    "engine", ["docker", pytest.param("podman", marks=pytest.mark.slow), *VIRTUAL], indirect=True
 )
-"""Podman only in the full run: a quick test shows the same of it."""
+"""This machine's Podman only in the full run: a quick test shows the same of it."""

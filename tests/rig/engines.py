@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine
 
 DOCKER = "unix:///var/run/docker.sock"
+OWN = ("docker", "podman")
+"""The engines of this machine."""
 
 
 def _virtual(text: str) -> dict[str, str]:
@@ -30,6 +32,9 @@ def _virtual(text: str) -> dict[str, str]:
             raise pytest.UsageError(
                 f"ENVPAR_VIRTUAL={text}: expected NAME=URL, several with commas between them"
             )
+        if name in OWN:
+            # The tests would run on one of the two, and be told as if they had run on both.
+            raise pytest.UsageError(f"ENVPAR_VIRTUAL={text}: {name} is an engine of this machine")
     return {name: url for name, _, url in pairs}
 
 
