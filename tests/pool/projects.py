@@ -26,16 +26,12 @@ IMAGES = {"dev": "envpar-base:py3.13", "qa": "envpar-base:py3.11"}
 TIMEOUT_S = 180.0
 
 
-class Project(Folder):
-    """A project whose stages run on a pool."""
+class NearProject(Folder):
+    """A project whose stages run on the Docker of this machine, and on what else a test names."""
 
-    def __init__(
-        self, root: Path, near: Engine, second: SecondDocker, urls: list[str], environ: Mapping[str, str]
-    ) -> None:
+    def __init__(self, root: Path, near: Engine, environ: Mapping[str, str]) -> None:
         super().__init__(root, environ)
         self.near = near
-        self.second = second
-        self.urls = urls
 
     def configure(self, *urls: str, stages: tuple[str, ...] = ("qa",), more: str = "") -> None:
         """Write the configuration with these engines."""
@@ -54,10 +50,26 @@ class Project(Folder):
         result = run.end(TIMEOUT_S)
         assert_no_error_of_ours(result.text)
         assert left(self.near, self.root) == [], result.text[-8000:]
-        with contextlib.suppress(EnvparError), contextlib.closing(self.second.connect()) as far:
-            assert left(far, self.root) == [], result.text[-8000:]
         return result
 
     def run(self, *args: str, module: str = "pytest") -> Ran:
         """Run pytest, or another module, with these arguments to its end."""
         return self.end(self.start(*args, module=module))
+
+
+class Project(NearProject):
+    """A project whose stages run on a pool of the Docker of this machine and a second one."""
+
+    def __init__(
+        self, root: Path, near: Engine, second: SecondDocker, urls: list[str], environ: Mapping[str, str]
+    ) -> None:
+        super().__init__(root, near, environ)
+        self.second = second
+        self.urls = urls
+
+    def end(self, run: Run) -> Ran:
+        """The same; on the second one nothing is left either, if it is there."""
+        result = super().end(run)
+        with contextlib.suppress(EnvparError), contextlib.closing(self.second.connect()) as far:
+            assert left(far, self.root) == [], result.text[-8000:]
+        return result

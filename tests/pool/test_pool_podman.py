@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.engines import DOCKER, left, podman_settings
-from rig.needs import missing, module
+from rig.hosts import clean_environ
+from rig.needs import images, missing, module
 
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.podman_service import PodmanService
 from pytest_envpar.errors import EngineError
 from pytest_envpar.images.tags import COPIES
 
+from .daemons import PATH
+from .projects import IMAGES, NearProject
+
 module("xdist")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pytest_envpar.engine.api import Engine
 
     from .projects import Project
 
@@ -38,20 +44,34 @@ def service(tmp_path: Path) -> Iterator[PodmanService]:
 
 
 @pytest.fixture
-def podman(project: Project, service: PodmanService) -> Iterator[DockerEngine]:
-    """A look at what the service has; images that the pool brought from one to the other do not stay."""
+def podman(tmp_path: Path, near: Engine, service: PodmanService) -> Iterator[DockerEngine]:
+    """A look at what the service has; the image that the pool brought from one to the other does not stay."""
     with contextlib.closing(DockerEngine(service.url)) as engine:
-        before = {each: each.list_tagged(COPIES) for each in (project.near, engine)}
+        images(engine, [IMAGES["qa"]])
+        both = (near, engine)
+        found = [each.inspect_image(IMAGES["qa"]) for each in both]
+        ours = {each.id for each in found if each is not None}
+        before = {each: each.list_tagged(COPIES) for each in both}
         yield engine
-        assert left(engine, project.root) == []
         for each, known in before.items():
             for image in each.list_tagged(COPIES):
-                if image not in known:
+                # Runs of others bring images, too.
+                if image.id in ours and image not in known:
                     each.remove_image(image.name)
+        assert left(engine, tmp_path / "project") == []
+
+
+@pytest.fixture
+def near_project(tmp_path: Path, near: Engine) -> NearProject:
+    """A project that needs neither the second Docker nor ssh."""
+    return NearProject(tmp_path / "project", near, {**clean_environ(tmp_path / "cache"), "PATH": PATH})
 
 
 @pytest.mark.parametrize("first", ["docker", pytest.param("podman", marks=pytest.mark.slow)])
-def test_workers_on_both(project: Project, podman: DockerEngine, service: PodmanService, first: str) -> None:
+def test_workers_on_both(
+    near_project: NearProject, podman: DockerEngine, service: PodmanService, first: str
+) -> None:
+    project = near_project
     urls = [DOCKER, service.url]
     project.configure(*(urls if first == "docker" else reversed(urls)))
     project.write(
@@ -69,7 +89,7 @@ def test_workers_on_both(project: Project, podman: DockerEngine, service: Podman
     result = project.run("--env=qa", "-n2", "-rA").ended(1, "1 failed, 6 passed")
     assert "lost" not in result.out
     # An image of that name is on both, but what the first one has is what all run.
-    image = (project.near if first == "docker" else podman).inspect_image("envpar-base:py3.11")
+    image = (project.near if first == "docker" else podman).inspect_image(IMAGES["qa"])
     assert image is not None
     other = podman if first == "docker" else project.near
     assert image.id in [each.id for each in other.list_tagged(COPIES)]

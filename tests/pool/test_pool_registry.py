@@ -55,10 +55,14 @@ class Pushed:
             # An image id of its own, so that no engine has it from another test.
             recipe = io.BytesIO(f"FROM {IMAGES['qa']}\nLABEL pool={self.name}\n".encode())
             image, _ = client.images.build(fileobj=recipe, tag=self.reference, rm=True)
-            told = client.images.push(self.reference, stream=True, decode=True)
-            self.digest = next(line["aux"]["Digest"] for line in told if "aux" in line)
             self.id = str(image.id)
-        project.near.remove_image(self.reference, force=True)
+            try:
+                told = list(client.images.push(self.reference, stream=True, decode=True))
+            finally:
+                project.near.remove_image(self.reference, force=True)
+        digests = [str(line["aux"]["Digest"]) for line in told if "aux" in line]
+        assert digests, told
+        self.digest = digests[0]
         assert project.near.inspect_image(self.id) is None
 
     def on(self, engine: Engine) -> bool:
@@ -67,11 +71,15 @@ class Pushed:
         return found is not None and found.id == self.id
 
     def remove(self) -> None:
+        """Remove it from both engines, whatever became of the other."""
+        near = self._project.near
+        with contextlib.suppress(EngineError):
+            near.remove_image(self.id, force=True)
         with contextlib.closing(self._project.second.connect()) as far:
-            for engine in (self._project.near, far):
-                with contextlib.suppress(EngineError):
-                    engine.remove_image(self.id, force=True)
-                assert engine.inspect_image(self.id) is None
+            with contextlib.suppress(EngineError):
+                far.remove_image(self.id, force=True)
+            assert far.inspect_image(self.id) is None
+        assert near.inspect_image(self.id) is None
 
 
 @pytest.fixture
