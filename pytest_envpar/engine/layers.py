@@ -78,6 +78,9 @@ def _bind(mount: Mount) -> dict[str, Any]:
 def podman_changes(image: ImageInfo, labels: Mapping[str, str]) -> str:
     """The query parameter ``changes`` of ``POST /commit``: Dockerfile lines."""
     lines = [f"ENTRYPOINT {json.dumps(list(image.entrypoint))}", f"CMD {json.dumps(list(image.cmd))}"]
+    if image.config.stop_signal:
+        # Podman 5 as root drops it.
+        lines.append(f"STOPSIGNAL {image.config.stop_signal}")
     # It does not read escapes; what could end the line or the word goes.
     lines += [
         f'LABEL {key}="{" ".join(value.split()).replace(chr(34), "")}"' for key, value in labels.items()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pytest_envpar.engine.layers import podman_changes
 from pytest_envpar.engine.parse.containers import container_info, stats
 from pytest_envpar.engine.parse.engines import engine_info
 from pytest_envpar.engine.parse.files import image_folders, layer_folders, path_changes
@@ -128,3 +129,9 @@ def test_the_pids_of_a_control_group(control_group: Path) -> None:
     assert watch.bitten(None) == []
     (control_group / "pids.events").write_text("max 3\n")
     assert watch.bitten(None) == ["pids limit 50 reached"]
+
+
+def test_a_layer_on_podman_is_told_the_signal_of_its_image() -> None:
+    config = {"Id": "sha256:" + "0" * 64, "Config": {"StopSignal": "SIGINT"}}
+    assert "STOPSIGNAL SIGINT" in podman_changes(image_info(config), {}).splitlines()
+    assert "STOPSIGNAL" not in podman_changes(image_info({**config, "Config": {}}), {})
