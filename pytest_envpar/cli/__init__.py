@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
@@ -39,14 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             from pytest_envpar.session import launch
 
             # While pytest is imported the engine can work already.
-            launched = launch.early(arguments[1:])
-            try:
+            with contextlib.ExitStack() as stack:
+                launched = launch.early(arguments[1:], stack.callback)
+
                 from pytest_envpar.cli import run
 
                 return run.run(arguments[1:], launched)
-            finally:
-                if launched is not None:
-                    launched.close()
         return _command(arguments)
     except EnvparError as error:
         _complain(error.lines())

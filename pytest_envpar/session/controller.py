@@ -69,8 +69,6 @@ class Controller:
         self._nodes: dict[tuple[Any, str], crew.StageNode] = {}
         self._parity = Parity(config, [each.stage.name for each in launched]) if len(launched) > 1 else None
         self._pollution = pollution
-        for each in launched:
-            config.add_cleanup(each.close)
 
     @property
     def _alone(self) -> bool:

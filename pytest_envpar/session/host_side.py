@@ -112,6 +112,8 @@ def _enter(
     stages = launch.asked(stages, [str(word) for word in known.file_or_dir])
     spread = options.distributes(known) and not crew
     launched = given.take(settings, stages, request.engine, request.lock) if given is not None else None
+    for each in launched or ():
+        config.add_cleanup(each.close)
     if launched is not None and (spread or launched[0].places.reuses != request.reuse):
         for each in launched:
             each.close()
@@ -122,16 +124,18 @@ def _enter(
         number = options.crew_number() if crew else 0
         turn = {"only_prepare": True} if spread else {"first": number}
         launched = launch.begin(
-            settings, stages, request.engine, request.lock, reuse=request.reuse and not crew, **turn
+            settings,
+            stages,
+            request.engine,
+            request.lock,
+            # Also where pytest gives up before it has configured itself.
+            owned=config.add_cleanup,
+            reuse=request.reuse and not crew,
+            **turn,
         )
 
     # Only now: the engine is busy with the container, and this takes time, too.
-    try:
-        coverage.register(config, settings, known, request.args, os.environ, crew=crew)
-    except EnvparError:
-        for each in launched:
-            each.close()
-        raise
+    coverage.register(config, settings, known, request.args, os.environ, crew=crew)
     run: Controller | StageRun
     if spread:
         from pytest_envpar.session.controller import Controller

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -17,18 +18,21 @@ from pytest_envpar.session.signals import Signals
 from pytest_envpar.session.stage_place import StagePlaces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_envpar.config.model import Settings, Stage
     from pytest_envpar.images.locking import Mode
 
 T = TypeVar("T")
 
+Owned = Callable[[Callable[[], None]], object]
+"""Takes what removes a stage's containers, before there are any: a signal may come at any moment."""
+
 CANCEL_S = 10.0
 
 
 class Ahead(Generic[T]):
-    """Runs ``work`` in a thread at once; ``result`` waits for it and raises what it raised.
+    """Runs ``work`` in a thread once started; ``result`` waits for it and raises what it raised.
 
     A thread and not a process, because what is started is handed over. Whatever it has made when the host leaves early
     is taken over and removed by the caller of ``abandon``.
@@ -41,6 +45,9 @@ class Ahead(Generic[T]):
         # Not Thread.join: interrupted by a signal it takes the thread for ended (Python 3.10).
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="envpar-start", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
         self._thread.start()
 
     def _run(self) -> None:
@@ -60,7 +67,7 @@ class Ahead(Generic[T]):
 
     def abandon(self, timeout_s: float) -> bool:
         """Wait until the work has ended in one way or the other; False if it has not when the time is up."""
-        return self._ended.wait(timeout_s)
+        return self._thread.ident is None or self._ended.wait(timeout_s)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Launch:
         lock: Mode | None = None,
         signals: Signals | None = None,
         *,
+        owned: Owned,
         only_prepare: bool = False,
         turn: int = 0,
         reuse: bool = False,
@@ -97,6 +105,7 @@ class Launch:
         """Start the first container of ``stage``; returns at once.
 
         Args:
+            owned: See :data:`Owned`.
             turn: Which engine of a pool it is the turn of.
             only_prepare: Start none, but have everything ready for the containers of other processes.
             reuse: Take one that waits for this run, if there is one, and leave one for the next.
@@ -106,16 +115,12 @@ class Launch:
         places = StagePlaces(
             settings, stage, engine, userfiles.cache_dir(), dict(os.environ), lock, turn, reuse=reuse
         )
+        ahead = Ahead(places.prepare if only_prepare else places.begin)
+        made = cls(settings, stage, engine, lock, places, signals, ahead)
+        owned(made.close)
         signals.take()
-        return cls(
-            settings,
-            stage,
-            engine,
-            lock,
-            places,
-            signals,
-            Ahead(places.prepare if only_prepare else places.begin),
-        )
+        ahead.start()
+        return made
 
     def serves(self, settings: Settings, stage: Stage, engine: str | None, lock: Mode | None) -> bool:
         """Whether this is what is wanted."""
@@ -143,6 +148,7 @@ def begin(
     engine: str | None,
     lock: Mode | None = None,
     *,
+    owned: Owned,
     only_prepare: bool = False,
     first: int = 0,
     reuse: bool = False,
@@ -150,14 +156,14 @@ def begin(
     """Start the first containers of all ``stages`` at once, or only prepare that; returns at once, too.
 
     Args:
+        owned: See :data:`Owned`.
         first: Which engine of a pool it is the turn of.
     """
     launched: list[Launch] = []
     for turn, stage in enumerate(stages, first):
         signals = launched[0].signals if launched else None
-        made = Launch.begin(
-            settings, stage, engine, lock, signals, only_prepare=only_prepare, turn=turn, reuse=reuse
-        )
+        more = {"only_prepare": only_prepare, "reuse": reuse}
+        made = Launch.begin(settings, stage, engine, lock, signals, owned=owned, turn=turn, **more)
         launched.append(made)
     return tuple(launched)
 
@@ -221,7 +227,7 @@ def configured(root: Path, here: Path, request: options.Request) -> tuple[Settin
     return settings, stages
 
 
-def early(args: Sequence[str], environ: Mapping[str, str] | None = None) -> Launch | None:
+def early(args: Sequence[str], owned: Owned, environ: Mapping[str, str] | None = None) -> Launch | None:
     """Begin before pytest is imported, where the command line leaves no doubt about the stage.
 
     What it begins is a guess: pytest's own reading of the command line comes later and decides. Whatever is wrong is
@@ -229,6 +235,7 @@ def early(args: Sequence[str], environ: Mapping[str, str] | None = None) -> Laun
 
     Args:
         args: The command line for pytest.
+        owned: See :data:`Owned`.
         environ: The environment; this process's own by default.
     """
     reuse = options.REUSE.name in args
@@ -249,4 +256,4 @@ def early(args: Sequence[str], environ: Mapping[str, str] | None = None) -> Laun
         return None
     if any(arg.startswith("--cov") for arg in args):
         settings = dataclasses.replace(settings, coverage="--no-cov" not in args)
-    return Launch.begin(settings, stages[0], None, reuse=reuse) if len(stages) == 1 else None
+    return Launch.begin(settings, stages[0], None, owned=owned, reuse=reuse) if len(stages) == 1 else None

@@ -78,9 +78,6 @@ class StageRun:
         self._narrowed = narrowed(known, names)
         self._given_up: str | None = None
         self._memory = Memory(launched[0].settings)
-        # Also where pytest gives up before it has configured itself.
-        for each in launched:
-            config.add_cleanup(each.close)
         if self._console is not None:
             config.add_cleanup(self._console.close)
 

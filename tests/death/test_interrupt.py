@@ -129,7 +129,7 @@ def test_while_an_image_is_built(project: Project, number: signal.Signals) -> No
     assert project.left() == []
 
 
-@pytest.mark.parametrize("delay_s", [0.4, 0.7, 1.0])
+@pytest.mark.parametrize("delay_s", [0.4, 0.55, 0.7, 0.85, 1.0])
 def test_at_any_moment_of_the_start(project: Project, delay_s: float) -> None:
     project.write("test_it.py", "import time\ndef test_a(): time.sleep(1000)\n")
     run = project.start()

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_envpar.cli.run import TolerantStart
+from pytest_envpar.config import load_settings
 from pytest_envpar.session import launch
 from pytest_envpar.session.launch import Launch
+from pytest_envpar.session.signals import Signals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,15 +22,26 @@ CONFIG = (
 )
 
 
+def nothing(_: object) -> None:
+    """Takes what nobody has to remove."""
+
+
 @pytest.fixture
 def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the stages that were begun; nothing is started."""
     names: list[str] = []
 
     def begin(
-        settings: Settings, stage: Stage, engine: str | None, lock: Any = None, *, reuse: bool = False
+        settings: Settings,
+        stage: Stage,
+        engine: str | None,
+        lock: Any = None,
+        *,
+        owned: Any,
+        reuse: bool = False,
     ) -> str:
         assert engine is None
+        assert owned is nothing
         assert lock is None
         names.append(f"{stage.name} again" if reuse else stage.name)
         return stage.name
@@ -43,12 +56,12 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     "args", [["--env=qa"], ["tests", "--env=qa", "-k", "x"], ["--envpar-stage=qa", "-m", "not --slow"]]
 )
 def test_a_plain_command_line_begins(args: list[str], begun: list[str]) -> None:
-    assert launch.early(args, {}) is not None
+    assert launch.early(args, nothing, {}) is not None
     assert begun == ["qa"]
 
 
 def test_so_does_one_with_reuse(begun: list[str]) -> None:
-    assert launch.early(["--env=qa", "--env-reuse"], {}) is not None
+    assert launch.early(["--env=qa", "--env-reuse"], nothing, {}) is not None
     assert begun == ["qa again"]
 
 
@@ -73,13 +86,13 @@ def test_so_does_one_with_reuse(begun: list[str]) -> None:
     ids=" ".join,
 )
 def test_where_there_is_a_doubt_nothing_begins(args: list[str], begun: list[str]) -> None:
-    assert launch.early(args, {}) is None
+    assert launch.early(args, nothing, {}) is None
     assert begun == []
 
 
 def test_options_of_the_environment_are_a_doubt(begun: list[str]) -> None:
-    assert launch.early(["--env=qa"], {"PYTEST_ADDOPTS": "-q --env-update"}) is None
-    assert launch.early(["--env=qa"], {"PYTEST_ADDOPTS": "-q"}) is not None
+    assert launch.early(["--env=qa"], nothing, {"PYTEST_ADDOPTS": "-q --env-update"}) is None
+    assert launch.early(["--env=qa"], nothing, {"PYTEST_ADDOPTS": "-q"}) is not None
     assert begun == ["qa"]
 
 
@@ -89,7 +102,7 @@ def test_mistakes_are_told_later_and_in_one_way(text: str | None, begun: list[st
         (tmp_path / "envpar.toml").unlink()
     else:
         (tmp_path / "envpar.toml").write_text(text)
-    assert launch.early(["--env=qa"], {}) is None
+    assert launch.early(["--env=qa"], nothing, {}) is None
     assert begun == []
 
 
@@ -124,3 +137,29 @@ def test_what_was_begun_does_not_serve_several_stages() -> None:
     stage: Any = object()
     assert start.take(None, [stage, stage], None, None) is None
     assert begun.closed == 1
+
+
+def test_a_signal_while_a_stage_is_begun_finds_who_removes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come between any two instructions: as early as possible, when the handlers have just been installed."""
+
+    class Struck(Signals):
+        def take(self) -> None:
+            raise SystemExit(143)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "envpar.toml").write_text('[stages.qa]\nimage = "x"\n')
+    settings = load_settings(tmp_path / "envpar.toml")
+    removals: list[Any] = []
+    with pytest.raises(SystemExit):
+        Launch.begin(settings, settings.stages["qa"], None, signals=Struck("x"), owned=removals.append)
+    (remove,) = removals
+    remove()
+
+
+def test_what_was_not_started_is_not_waited_for() -> None:
+    ahead = launch.Ahead(lambda: None)
+    assert ahead.abandon(0)
+    ahead.start()
+    assert ahead.abandon(60)
