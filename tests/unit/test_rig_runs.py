@@ -12,9 +12,10 @@ from rig import runs
 if TYPE_CHECKING:
     from pathlib import Path
 
+# The signal may come while the first line is still being written, where print() cannot be called again.
 HELD = """
-import signal, sys, time
-signal.signal(signal.SIGINT, lambda *_: (print("told to end", flush=True), sys.exit(3)))
+import os, signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: (os.write(1, b"told to end\\n"), sys.exit(3)))
 print("held", flush=True)
 time.sleep(1000)
 """
