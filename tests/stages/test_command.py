@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rig.engines import DOCKER
 
 from pytest_envpar.containers.labels import Owner
 from pytest_envpar.engine.values.create import ContainerSpec
@@ -34,9 +35,12 @@ def _envpar(project: Project, *args: str, code: int = 0, cwd: Path | None = None
     return json.loads(done.stdout)
 
 
-def test_doctor_finds_the_engine(project: Project) -> None:
-    answer = _envpar(project, "doctor")
-    engine = next(check for check in answer["checks"] if check["name"] == "engine: docker socket")
+@pytest.mark.parametrize(
+    ("folder", "name"), [("", DOCKER), ("/", "docker socket")], ids=["configured", "auto"]
+)
+def test_doctor_finds_the_engine(project: Project, folder: str, name: str) -> None:
+    answer = _envpar(project, "doctor", cwd=project.root / folder)
+    engine = next(check for check in answer["checks"] if check["name"] == f"engine: {name}")
     assert engine["state"] == "ok"
     assert answer["state"] in ("ok", "warn")
 
