@@ -30,6 +30,7 @@ USERS = {
 }
 """Passwords by user, with their bcrypt hashes: nothing in the standard library makes one."""
 START_S = 20.0
+PIECE = 1_000_000
 
 
 def basic(user: str, password: str | None = None) -> str:
@@ -193,12 +194,18 @@ class Ask:
 
 @dataclasses.dataclass
 class Answer:
-    """What a front says to it. ``cut`` is after how many bytes of the body the connection dies."""
+    """What a front says to it.
+
+    Args:
+        cut: After how many bytes of the body the connection dies.
+        pause: Called before every further megabyte of the body.
+    """
 
     status: int
     headers: dict[str, str]
     body: bytes
     cut: int | None = None
+    pause: Callable[[], object] | None = None
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -267,7 +274,11 @@ class Front:
             handler.send_header("Content-Length", str(len(answer.body)))
         handler.end_headers()
         if ask.method != "HEAD":
-            handler.wfile.write(answer.body[: answer.cut])
+            body = answer.body[: answer.cut]
+            for at in range(0, len(body), PIECE):
+                if at and answer.pause is not None:
+                    answer.pause()
+                handler.wfile.write(body[at : at + PIECE])
         if answer.cut is not None:
             handler.wfile.flush()
             # Reset, not closed: as a machine that goes away.

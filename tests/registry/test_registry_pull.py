@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import secrets
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,14 +20,28 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.docker_api import DockerEngine
 
     from .cases import Case
-    from .servers import Front, Registry
+    from .servers import Answer, Ask, Front, Registry
 
 pytestmark = pytest.mark.engine
 
 
+BAR = r"^  [0-9a-f]{12}  (downloading|extracting) +\[[#-]{24}\] [\d.]+ [kM]?B / 9\.0 MB$"
+
+
 class Terminal(io.StringIO):
+    """A terminal that says when it shows a layer's bar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shows_bar = threading.Event()
+
     def isatty(self) -> bool:
         return True
+
+    def write(self, text: str, /) -> int:
+        if re.search(BAR, text, re.MULTILINE):
+            self.shows_bar.set()
+        return super().write(text)
 
 
 def test_a_tag_becomes_a_digest(case: Case) -> None:
@@ -75,18 +90,20 @@ def test_a_digest_that_is_not_there_is_not_replaced_by_the_tag(case: Case) -> No
     assert case.engine.inspect_image(case.reference()) is None
 
 
-def test_bars_of_a_pull(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_of_a_pull(fronted: Case, front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    bar = r"^  [0-9a-f]{12}  (downloading|extracting) +\[[#-]{24}\] [\d.]+ [kM]?B / 9\.0 MB$"
-    shown, tries = "", 0
-    # On a busy machine all that an engine tells of a short pull may come at once, between two times of drawing.
-    while not re.search(bar, shown, re.MULTILINE) and tries < 5:
-        tries += 1
-        case.push(secrets.token_bytes(9_000_000), secrets.token_bytes(9_000_000))
-        out = Terminal()
-        case.resolve(progress=Teller(out, columns=100))
-        shown = out.getvalue()
-    assert re.search(bar, shown, re.MULTILINE)
+    out = Terminal()
+
+    def paced(ask: Ask, answer: Answer) -> Answer:
+        # Layers come slowly enough for the engine to tell of them, and no slower than is needed.
+        answer.pause = lambda: out.shows_bar.wait(2)
+        return answer
+
+    front.after = paced
+    fronted.push(secrets.token_bytes(9_000_000), secrets.token_bytes(9_000_000))
+    fronted.resolve(progress=Teller(out, columns=100))
+    shown = out.getvalue()
+    assert re.search(BAR, shown, re.MULTILINE)
     assert re.search(r"^  \d of 2 layers done, [\d.]+ [kM]?B of [\d.]+ MB known$", shown, re.MULTILINE)
     last = shown.rpartition("\x1b[J")[2]
     assert re.fullmatch(r"envpar: pulled \S+ \(2 layers, 18\.0 MB\) in [\d.]+ s\n", last)
