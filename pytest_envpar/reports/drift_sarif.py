@@ -9,7 +9,7 @@ import json
 import posixpath
 import urllib.parse
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_envpar.drift.pollution import met, paths
 from pytest_envpar.drift.render import escaped
@@ -48,7 +48,7 @@ _SEVERITY: Mapping[Level, str] = MappingProxyType(
 )
 _WORST_FIRST = ("error", "warning", "note", "none")
 _MAX_RESULTS = 5_000
-"""What code scanning takes of one run; the worst."""
+"""What code scanning takes of one run."""
 
 
 def as_dict(
@@ -60,14 +60,25 @@ def as_dict(
 ) -> dict[str, Any]:
     """One run with a result for each finding, and for each test that left something or met it, the worst first.
 
+    Of more than 5,000 each comparison, and the pollution, keeps its worst ones in an equal share of the room; what one
+    does not need is for the others. What is left out is counted in notifications.
+
     Args:
         configuration: The file, relative to the repository, that a finding without a path is shown at.
         pollution: What tests left; it is shown at their files.
         rootdir: The folder, relative to the repository, that node ids are relative to.
     """
-    results = [_result(drift, line, configuration) for drift in drifts for line in words.lines(drift)]
-    results += [result for told in pollution for result in _polluted(told, configuration, rootdir)]
-    results.sort(key=lambda result: _WORST_FIRST.index(result["level"]))
+    parts = [
+        _Part(
+            f"{drift.left} -> {drift.right}",
+            [_result(drift, line, configuration) for line in words.lines(drift)],
+        )
+        for drift in drifts
+    ]
+    parts.append(
+        _Part("pollution", [each for told in pollution for each in _polluted(told, configuration, rootdir)])
+    )
+    results, notices = _bounded(parts)
     return {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -81,8 +92,8 @@ def as_dict(
                         ],
                     }
                 },
-                "results": results[:_MAX_RESULTS],
-                **_cut(len(results) - _MAX_RESULTS),
+                "results": results,
+                **notices,
             }
         ],
     }
@@ -99,12 +110,36 @@ def render(
     return json.dumps(as_dict(drifts, configuration, pollution=pollution, rootdir=rootdir), indent=2) + "\n"
 
 
-def _cut(more: int) -> dict[str, Any]:
-    """What says that results are missing, if any are."""
-    if more <= 0:
-        return {}
-    told = {"level": "warning", "message": {"text": f"{more} more results, none of them worse, are left out"}}
-    return {"invocations": [{"executionSuccessful": True, "toolExecutionNotifications": [told]}]}
+class _Part(NamedTuple):
+    """Results that share the room with those of other parts."""
+
+    name: str
+    results: list[dict[str, Any]]
+
+
+def _bounded(parts: Sequence[_Part]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The results there is room for, the worst first, and what says that others are missing, if any are."""
+    room = share = _MAX_RESULTS
+    for at, size in enumerate(sorted(len(part.results) for part in parts)):
+        share = room // (len(parts) - at)
+        if size > share:
+            break
+        room -= size
+    found: list[dict[str, Any]] = []
+    told = []
+    for part in parts:
+        found += sorted(part.results, key=_rank)[:share]
+        more = len(part.results) - share
+        if more > 0:
+            text = f"{part.name}: {more} more results, none of them worse, are left out"
+            told.append({"level": "warning", "message": {"text": escaped(text, 1_000)}})
+    found.sort(key=_rank)
+    notices = [{"executionSuccessful": True, "toolExecutionNotifications": told}]
+    return found, {"invocations": notices} if told else {}
+
+
+def _rank(result: Mapping[str, Any]) -> int:
+    return _WORST_FIRST.index(result["level"])
 
 
 def _result(drift: Drift, line: Line, configuration: str) -> dict[str, Any]:

@@ -262,14 +262,29 @@ def test_sarif_names_files_from_the_repository_on(rootdir: str, file: str) -> No
     assert places[2:] == [file, "pyproject.toml"]
 
 
-def test_sarif_leaves_out_what_matters_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drift_sarif, "_MAX_RESULTS", 3)
+@pytest.mark.parametrize(
+    ("errors", "room", "kept", "left_out"),
+    [
+        (1, 3, 1, ["pollution: 1 more results"]),
+        (9, 6, 3, ["dev -> qa: 7 more results"]),
+        (9, 4, 2, ["dev -> qa: 8 more results", "pollution: 1 more results"]),
+    ],
+)
+def test_sarif_leaves_out_what_matters_least_of_each_kind(
+    errors: int, room: int, kept: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of errors of one comparison leave room for the warnings of what tests met."""
+    monkeypatch.setattr(drift_sarif, "_MAX_RESULTS", room)
+    packages = tuple(
+        PackageFinding(PackageChange("dpkg", f"p{n}", "1", "2"), "package") for n in range(errors)
+    )
     logs = FileFinding(Change("/var/log/x", "modified", ("content",)), "file")
-    drift = dataclasses.replace(DRIFT, files=(logs,) * 5)
+    drift = dataclasses.replace(DRIFT, packages=packages, files=(logs,) if errors > 1 else ())
     run = json.loads(files.rendered(dataclasses.replace(REPORT, drifts=(drift,)), "sarif"))["runs"][0]
-    assert [each["ruleId"] for each in run["results"]] == ["drift/package", "pollution/met", "drift/file"]
-    (told,) = run["invocations"][0]["toolExecutionNotifications"]
-    assert told["message"]["text"].startswith("6 more results")
+    rules = ["pollution/met", "pollution/left", "pollution/left"][: room - kept]
+    told = run["invocations"][0]["toolExecutionNotifications"]
+    assert [each["ruleId"] for each in run["results"]] == ["drift/package"] * kept + rules
+    assert [each["message"]["text"].partition(",")[0] for each in told] == left_out
 
 
 def test_paths_that_are_not_named_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
