@@ -66,6 +66,7 @@ class Pollution:
         counts: How many paths, by kind.
         paths: The first of them, sorted.
         touched: What a failing test met.
+        untold: How many more paths it met.
         stage: The stage, in a run over several.
     """
 
@@ -74,6 +75,7 @@ class Pollution:
     counts: tuple[int, int, int] = (0, 0, 0)
     paths: tuple[Left, ...] = ()
     touched: tuple[Touched, ...] = ()
+    untold: int = 0
     stage: str = ""
 
     @property
@@ -106,6 +108,7 @@ def parse(fields: Mapping[str, Any], test: str = "", stage: str = "") -> Polluti
         counts=(_count(counts, "created"), _count(counts, "changed"), _count(counts, "deleted")),
         paths=tuple(left for row in _rows(fields, "paths") if (left := _left(row)) is not None),
         touched=tuple(each for row in _rows(fields, "touched") if (each := _touched(row)) is not None),
+        untold=_count(fields, "untold"),
         stage=stage,
     )
 
@@ -117,6 +120,7 @@ def as_fields(pollution: Pollution) -> dict[str, Any]:
         "counts": dict(zip(KINDS, pollution.counts, strict=True)),
         "paths": [[left.kind, str(left.path), list(left.attributes)] for left in pollution.paths],
         "touched": [[each.did, str(each.left.path), each.left.kind, each.by] for each in pollution.touched],
+        "untold": pollution.untold,
     }
 
 
@@ -177,12 +181,14 @@ def paths(told: Pollution, limit: int | None = None) -> list[str]:
 
 
 def met(told: Pollution) -> list[str]:
-    """What a failing test met of what others had left, and who had done that, one line each."""
-    return [
-        f"{escaped(told.name, _MAX_TEXT)} failed and {_did(touched)} {escaped(str(touched.left.path))}, "
+    """What a failing test met of what others had left, and who had done that, one line each; last how much more."""
+    name = escaped(told.name, _MAX_TEXT)
+    lines = [
+        f"{name} failed and {_did(touched)} {escaped(str(touched.left.path))}, "
         f"which {escaped(touched.by, _MAX_TEXT)} {touched.left.kind}"
         for touched in told.touched
     ]
+    return [*lines, *([f"{name} failed and met {told.untold} more paths"] if told.untold else [])]
 
 
 def summary(told: Sequence[Pollution]) -> str:
@@ -227,8 +233,8 @@ def _touched(row: Sequence[Any]) -> Touched | None:
     return None
 
 
-def _count(counts: Mapping[str, Any], kind: Kind) -> int:
-    value = counts.get(kind)
+def _count(counts: Mapping[str, Any], name: str) -> int:
+    value = counts.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 

@@ -5,6 +5,7 @@ The form is that of https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.
 
 from __future__ import annotations
 
+import itertools
 import json
 import posixpath
 import urllib.parse
@@ -157,8 +158,9 @@ def _polluted(told: Pollution, configuration: str, rootdir: str) -> Iterator[dic
         path = str(told.paths[0].path) if told.paths else ""
         text = f"{told.name} left {told.told()}: {', '.join(paths(told))}"
         yield {**_shown("pollution/left", "note", text, file, path), **properties}
-    for line, each in zip(met(told), told.touched, strict=True):
-        yield {**_shown("pollution/met", "warning", line, file, str(each.left.path)), **properties}
+    for line, each in itertools.zip_longest(met(told), told.touched):
+        path = "" if each is None else str(each.left.path)
+        yield {**_shown("pollution/met", "warning", line, file, path), **properties}
 
 
 def _shown(rule: str, severity: str, text: str, file: str, path: str) -> dict[str, Any]:

@@ -194,6 +194,9 @@ def _leftovers(found: Leftovers, *, suffixed: bool) -> dict[str, Any]:
             for told in found.told
             for met in told.touched
         ],
+        "untold": [
+            {**_whose(told, suffixed=suffixed), "count": told.untold} for told in found.told if told.untold
+        ],
         "unattributed": list(found.unattributed),
         "problems": list(found.problems),
     }

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _MAX_LINE = 2_000
 _MAX_LINES = 2_000
-_MAX_TESTS = 20_000
-"""Rows of the list of all tests: browsers become slow; the JSON has all of them."""
+_MAX_ROWS = 20_000
+"""Rows of one list: browsers become slow; the JSON has all of them."""
 _SLOWEST = 10
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1f2328; --quiet: #59636e; --line: #d1d9e0;
@@ -113,11 +113,12 @@ def _differing(report: RunReport) -> str:
         "<tr>"
         + "".join(f"<td>{_end(ends.get((nodeid, name)))}</td>" for name in names)
         + f"<td><code>{_text(nodeid)}</code></td></tr>\n"
-        for nodeid in report.differing[:_MAX_TESTS]
+        for nodeid in report.differing[:_MAX_ROWS]
     ]
     heads = "".join(f"<th>{_text(name)}</th>" for name in names)
     title = f"{len(report.differing)} of {len({test.nodeid for test in report.tests})} tests end differently"
-    return _section("parity", title, _table(f"{heads}<th>test</th>", rows))
+    body = _table(f"{heads}<th>test</th>", rows) + _more(len(report.differing))
+    return _section("parity", title, body)
 
 
 def _failures(report: RunReport) -> str:
@@ -125,9 +126,9 @@ def _failures(report: RunReport) -> str:
         return ""
     folded = "".join(
         _folded(f"{_end(test.outcome)} <code>{_text(_name(test))}</code>", test.text.splitlines())
-        for test in report.bad[:_MAX_TESTS]
+        for test in report.bad[:_MAX_ROWS]
     )
-    return _section("failures", f"{len(report.bad)} did not pass", folded)
+    return _section("failures", f"{len(report.bad)} did not pass", folded + _more(len(report.bad)))
 
 
 def _drift(report: RunReport) -> str:
@@ -158,17 +159,18 @@ def _pollution(report: RunReport) -> str:
     if found is None:
         return ""
     body = f"<p>{_text(pollution.summary(found.told))}</p>\n"
+    left = [told for told in found.told if told.total]
     rows = [
         f"<tr><td><code>{_text(told.name)}</code></td>"
         f"<td>{_folded(_text(told.told()), pollution.paths(told, _MAX_LINES - 1))}</td></tr>\n"
-        for told in found.told[:_MAX_TESTS]
-        if told.total
+        for told in left[:_MAX_ROWS]
     ]
     if rows:
-        body += _table("<th>test</th><th>left</th>", rows)
-    met = [f"<li>{_text(line)}</li>\n" for told in found.told[:_MAX_TESTS] for line in pollution.met(told)]
+        body += _table("<th>test</th><th>left</th>", rows) + _more(len(left))
+    met = [line for told in found.told for line in pollution.met(told)]
     if met:
-        body += f'<ul class="bad">\n{"".join(met)}</ul>\n'
+        items = "".join(f"<li>{_text(line)}</li>\n" for line in met[:_MAX_ROWS])
+        body += f'<ul class="bad">\n{items}</ul>\n{_more(len(met))}'
     if found.unattributed:
         body += _folded(f"{len(found.unattributed)} not attributed to any test", found.unattributed)
     for problem in found.problems:
@@ -192,15 +194,19 @@ def _all(report: RunReport) -> str:
     rows = [
         f'<tr><td>{_end(test.outcome)}</td><td class="number">{test.duration_s:.3f} s</td>'
         f"<td><code>{_text(_name(test))}</code></td></tr>\n"
-        for test in report.tests[:_MAX_TESTS]
+        for test in report.tests[:_MAX_ROWS]
     ]
-    more = len(report.tests) - len(rows)
-    rest = f'<p class="quiet">… and {more} more; the JSON report has all of them.</p>\n' if more else ""
     table = _table("<th>end</th><th>time</th><th>test</th>", rows)
     return (
         f'<section id="tests">\n<h2>All tests</h2>\n<details><summary>{words.number(len(report.tests), "test")}'
-        f"</summary>\n{table}{rest}</details>\n</section>\n"
+        f"</summary>\n{table}{_more(len(report.tests))}</details>\n</section>\n"
     )
+
+
+def _more(count: int) -> str:
+    """What stands below a list that has not all of its ``count`` rows."""
+    more = count - _MAX_ROWS
+    return f'<p class="quiet">… and {more} more; the JSON report has all of them.</p>\n' if more > 0 else ""
 
 
 def _name(test: EndOfTest) -> str:

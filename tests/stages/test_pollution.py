@@ -229,6 +229,10 @@ def test_who_left_what_a_failing_test_met(project: Project) -> None:
             os.mkdir("/opt/made")
             pathlib.Path("/srv/flag").write_text("")
             pathlib.Path("/srv/by-child").write_text("")
+            for n in range(12): pathlib.Path(f"/var/{n:02}").write_text("")
+        def test_many():
+            for n in range(12): open(f"/var/{n:02}").close()
+            assert False
         def test_opens(): assert pathlib.Path("/tmp/state.json").read_text() == "x"
         def test_deleted(): open("/etc/issue")
         def test_makes(): os.mkdir("/opt/made")
@@ -244,7 +248,7 @@ def test_who_left_what_a_failing_test_met(project: Project) -> None:
         """,
         OPTION,
     )
-    assert result.line == "9 failed, 2 passed, 1 error", result.text
+    assert result.line == "10 failed, 2 passed, 1 error", result.text
     polluter = "which test_it.py::test_polluter"
     told = {
         line.partition(" failed and ")[0].rpartition("::")[2]: line.partition(" failed and ")[2]
@@ -258,9 +262,11 @@ def test_who_left_what_a_failing_test_met(project: Project) -> None:
         "test_lists": f"listed the folder of /opt/made, {polluter} created",
         "test_looks": f"its failure names /srv/flag, {polluter} created",
         "test_child": f"opened /srv/by-child, {polluter} created",
+        "test_many": "met 2 more paths",
         "test_setup": f"opened /tmp/state.json, {polluter} created",
     }
     assert "---- envpar pollution ----" in result.out
+    assert "\nand 2 more paths\n" in result.out
     assert f"\nthe test opened /tmp/state.json, {polluter} created\n" in result.out
 
 

@@ -21,6 +21,7 @@ FIELDS = {
         ["created", "/tmp/c", []],
     ],
     "touched": [["opened", "/tmp/z", "created", "test_a.py::test_z"]],
+    "untold": 4,
 }
 
 
@@ -34,6 +35,7 @@ def test_told_and_read_again() -> None:
     assert told.counts == (2, 1, 0)
     assert told.paths[1] == Left(PurePosixPath("/etc/b"), "changed", ("content", "mode"))
     assert told.touched == (Touched("opened", Left(PurePosixPath("/tmp/z"), "created"), "test_a.py::test_z"),)
+    assert told.untold == 4
     assert told.told() == "created 2, changed 1"
     assert pollution.parse(json.loads(json.dumps(pollution.as_fields(told))), told.test, "qa") == told
 
@@ -62,6 +64,7 @@ def test_lines() -> None:
         r"the end of the session: deleted 1 (- /\x1b[31m\n)",
         "test_many: created 10 (+ /tmp/0, + /tmp/1, + /tmp/2, … 7 more)",
         "test_a.py::test_b failed and opened /tmp/z, which test_a.py::test_z created",
+        "test_a.py::test_b failed and met 4 more paths",
     ]
     assert pollution.lines(told[2:], everything=True) == [
         "test_many: created 10",

@@ -60,6 +60,7 @@ REPORT = RunReport(
                 touched=(
                     Touched("opened", Left(PurePosixPath("/tmp/flag"), "created"), "t/test_a.py::test_ok"),
                 ),
+                untold=7,
                 stage="dev",
             ),
             Pollution(
@@ -169,6 +170,9 @@ def test_the_data() -> None:
             "by": "t/test_a.py::test_ok",
         }
     ]
+    assert pollution["untold"] == [
+        {"nodeid": "test_a.py::test_bad", "owner": None, "stage": "dev", "count": 7}
+    ]
     assert pollution["unattributed"] == ["/var/odd"]
     assert pollution["problems"] == ["too many folders"]
 
@@ -199,6 +203,7 @@ def test_the_page() -> None:
         "1 test left something on the file system; paths in all: 2 created, 1 changed",
         "t/test_a.py::test_ok@devcreated 2+ /tmp/flag … 1 more",
         "test_a.py::test_bad@dev failed and opened /tmp/flag, which t/test_a.py::test_ok created",
+        "test_a.py::test_bad@dev failed and met 7 more paths",
         "session fixture dbchanged 1~ /etc/x (mode)",
         "1 not attributed to any test/var/odd",
         "Not all of it is known: too many folders",
@@ -208,8 +213,27 @@ def test_the_page() -> None:
 
 
 def test_the_page_of_a_large_run_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_html, "_MAX_TESTS", 2)
-    assert "… and 1 more" in run_html.page(REPORT)
+    """No list of it ends without a word; not even that of the tests that left something, behind one that did not."""
+    monkeypatch.setattr(run_html, "_MAX_ROWS", 2)
+    assert REPORT.pollution is not None
+    third = EndOfTest("test_b.py::test_c", "dev", "failed", 0.0)
+    report = dataclasses.replace(
+        REPORT,
+        tests=(*REPORT.tests, third, dataclasses.replace(third, outcome="error")),
+        differing=REPORT.differing * 3,
+        pollution=Leftovers(REPORT.pollution.told * 2),
+    )
+    sections = re.findall('<section id="(.*?)">(.*?)</section>', run_html.page(report), re.DOTALL)
+    ends = {name: re.findall(r"… and (\d+) more; the JSON report has all", text) for name, text in sections}
+    assert ends == {
+        "stages": [],
+        "parity": ["1"],
+        "failures": ["1"],
+        "drift": [],
+        "pollution": ["2", "2"],
+        "slowest": [],
+        "tests": ["3"],
+    }
 
 
 def test_markdown() -> None:
@@ -224,6 +248,7 @@ def test_markdown() -> None:
         "### Drift: dev → qa",
         "**The gate failed** (fail-on package).",
         "### Pollution",
+        "- test\\_a.py\\:\\:test\\_bad\\@dev failed and met 7 more paths",
         "- test\\_a.py\\:\\:test\\_bad\\@dev failed and opened /tmp/flag, which t/test\\_a.py\\:\\:test\\_ok created",
         "<summary>t/test_a.py::test_ok&#64;dev: created 2</summary>\n\n````\n+ /tmp/flag\n… 1 more\n````",
         "<summary>1 not attributed to any test</summary>",
@@ -243,11 +268,13 @@ def test_sarif_has_the_drift_and_the_pollution() -> None:
     ] == [
         ("drift/package", "pyproject.toml"),
         ("pollution/met", "test_a.py"),
+        ("pollution/met", "test_a.py"),
         ("pollution/left", "t/test_a.py"),
         ("pollution/left", "pyproject.toml"),
     ]
     assert found[1]["message"]["text"].endswith("opened /tmp/flag, which t/test_a.py::test_ok created")
-    assert [each.get("properties", {}).get("stage") for each in found] == [None, "dev", "dev", None]
+    assert [each.get("properties", {}).get("stage") for each in found] == [None, "dev", "dev", "dev", None]
+    assert [len(each["locations"][0].get("logicalLocations", ())) for each in found] == [0, 1, 0, 1, 1]
     assert "invocations" not in run
 
 
@@ -259,15 +286,15 @@ def test_sarif_names_files_from_the_repository_on(rootdir: str, file: str) -> No
     """Node ids are relative to pytest's root, and the configuration is not."""
     run = json.loads(files.rendered(REPORT, "sarif", "pyproject.toml", rootdir=rootdir))["runs"][0]
     places = [each["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for each in run["results"]]
-    assert places[2:] == [file, "pyproject.toml"]
+    assert places[3:] == [file, "pyproject.toml"]
 
 
 @pytest.mark.parametrize(
     ("errors", "room", "kept", "left_out"),
     [
-        (1, 3, 1, ["pollution: 1 more results"]),
-        (9, 6, 3, ["dev -> qa: 7 more results"]),
-        (9, 4, 2, ["dev -> qa: 8 more results", "pollution: 1 more results"]),
+        (1, 4, 1, ["pollution: 1 more results"]),
+        (9, 8, 4, ["dev -> qa: 6 more results"]),
+        (9, 4, 2, ["dev -> qa: 8 more results", "pollution: 2 more results"]),
     ],
 )
 def test_sarif_leaves_out_what_matters_least_of_each_kind(
@@ -281,7 +308,7 @@ def test_sarif_leaves_out_what_matters_least_of_each_kind(
     logs = FileFinding(Change("/var/log/x", "modified", ("content",)), "file")
     drift = dataclasses.replace(DRIFT, packages=packages, files=(logs,) if errors > 1 else ())
     run = json.loads(files.rendered(dataclasses.replace(REPORT, drifts=(drift,)), "sarif"))["runs"][0]
-    rules = ["pollution/met", "pollution/left", "pollution/left"][: room - kept]
+    rules = ["pollution/met", "pollution/met", "pollution/left", "pollution/left"][: room - kept]
     told = run["invocations"][0]["toolExecutionNotifications"]
     assert [each["ruleId"] for each in run["results"]] == ["drift/package"] * kept + rules
     assert [each["message"]["text"].partition(",")[0] for each in told] == left_out

@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import tempfile
-from typing import Any, Dict, Generator, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Generator, Iterator, List, Optional, Set, Tuple
 
 import pytest
 
@@ -48,6 +48,8 @@ class Owner:
         self.paths: Dict[bytes, None] = {}
         self.more = dict.fromkeys(_KINDS, 0)
         self.touched: Dict[bytes, Tuple[str, Left]] = {}
+        self.untold: Set[bytes] = set()
+        """What a failing test met beside that."""
 
 
 class Left:
@@ -263,7 +265,13 @@ class Pollution:
         ]
         if paths or touched or any(counts.values()):
             name = "" if owner.index >= 0 else owner.name
-            fields = {"owner": name, "counts": counts, "paths": paths, "touched": touched}
+            fields = {
+                "owner": name,
+                "counts": counts,
+                "paths": paths,
+                "touched": touched,
+                "untold": len(owner.untold),
+            }
             self._channel.send(wire.Pollution(owner.index, fields))
         if owner.index >= 0 or not owner.lives:
             owner.paths = {}
@@ -291,10 +299,12 @@ class Pollution:
             if left is None or left.owner is owner or left.owner.lives or path in owner.touched:
                 continue
             found[path] = (did, left)
-        lines = [_line(did, path, left) for path, (did, left) in list(found.items())[:MAX_LINES]]
+        told = list(found.items())[:MAX_LINES]
+        lines = [_line(did, path, left) for path, (did, left) in told]
         if len(found) > MAX_LINES:
             lines.append("and %d more paths" % (len(found) - MAX_LINES))
-        owner.touched.update(list(found.items())[:MAX_LINES])
+        owner.touched.update(told)
+        owner.untold = (owner.untold | found.keys()) - owner.touched.keys()
         return lines
 
     def _named(self, report: Any) -> Iterator[bytes]:

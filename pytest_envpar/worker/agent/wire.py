@@ -290,7 +290,7 @@ class Pollution(_Message):
 
     ``fields``: ``owner`` (whose it is, if no test's), ``counts`` (by kind: created, changed, deleted), ``paths`` (rows
     of kind, path, attributes that differ), ``touched`` (of a failing test: rows of what it did, path, kind, and whose
-    that was). Or ``problem``: why not all of it is known.
+    that was), ``untold`` (how many more paths it met). Or ``problem``: why not all of it is known.
     """
 
     index: int
