@@ -80,6 +80,27 @@ def test_what_a_container_changed_itself_is_no_file_of_another(read: bool, tmp_p
     assert (one[0], one[2]) == ("", "")
 
 
+def test_the_engines_clock_may_be_a_tick_ahead_of_the_files(tmp_path: Path) -> None:
+    """What a container does at once is stamped with a time before that at which the engine says it was made."""
+    (tmp_path / "file").write_bytes(b"1")
+    changed_s = (tmp_path / "file").stat().st_ctime
+
+    def own(ahead_s: float) -> bool:
+        stream = Said(False)
+        made = remote.Scanner(cast("Stream", stream), "container x", born_s=changed_s + ahead_s)
+        made.frames(())
+        out = io.BytesIO()
+        program.Answerer(str(tmp_path), "/proc/self", io.BytesIO(stream.heard), out).answer()
+        greeting, answer = out.getvalue()[:5], out.getvalue()[5:]
+        answer = answer[int.from_bytes(greeting[1:], "big") :]
+        (ident,) = (row[8] for row in scanner(answer).rows() if row[0] == "/file")
+        return ident.count(":") == 2
+
+    assert own(-1.0)
+    assert own(0.01)
+    assert not own(1.0)
+
+
 def test_what_fails_in_a_thread_is_told_to_whoever_asks() -> None:
     threads = digests.Threads()
     future = threads.submit(int, "x")
@@ -130,6 +151,7 @@ class Said:
     def __init__(self, lost: bool, *frames: bytes) -> None:
         self._lost = lost
         self._pieces = iter([frame(b"H", b"\0"), *(frames or [BROKEN])])
+        self.heard = b""
 
     def read(self, _: float) -> tuple[int, bytes]:
         piece = next(self._pieces, b"")
@@ -137,8 +159,8 @@ class Said:
             raise ConnectionLostError("the engine is gone")
         return (1, piece) if piece else (0, b"")
 
-    def write(self, _: bytes) -> None:
-        pass
+    def write(self, data: bytes) -> None:
+        self.heard += data
 
     def close(self) -> None:
         pass
