@@ -29,6 +29,8 @@ PYTHONS = (
 
 OTHER = "/proc/1"
 """The first process of a container whose process namespace the scanner's own has joined."""
+MOUNTED = "/.envpar/image"
+"""Where a container has another image mounted."""
 
 ROW = 9
 """Fields of a row."""
@@ -295,15 +297,16 @@ def _fields(data: bytes, what: str) -> list[str]:
     return fields
 
 
-def arguments(process: str = "") -> tuple[str, ...]:
+def arguments(process: str = "", folder: str = "") -> tuple[str, ...]:
     """The scanner as arguments of a Python: isolated, without the image's own site packages, names as UTF-8.
 
     Args:
         process: The process that sees the files (a folder of ``/proc``), if that is another container's.
+        folder: Where the files are, if that is not the root.
     """
     parts = [
         (module.__name__.rpartition(".")[2], Path(str(module.__file__)).read_text(encoding="utf-8"))
         for module in (files, digests, scan, program)
     ]
     text = _LOADER.format(package=inside.__name__, parts=parts)
-    return ("-I", "-S", "-B", "-X", "utf8", "-c", text, *([process] if process else []))
+    return ("-I", "-S", "-B", "-X", "utf8", "-c", text, process, folder)

@@ -1,4 +1,5 @@
-"""Scanners where they can run: in a container itself, beside it, or in one of an image that is made for it."""
+"""Scanners where they can run: in a container itself or beside it; of an image in a container of it, or in another one
+that has it mounted."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pytest_envpar.drift import remote
-from pytest_envpar.engine.values.create import ContainerSpec
+from pytest_envpar.engine.values.create import ContainerSpec, Mount
 from pytest_envpar.errors import ConnectionLostError, EngineError, EnvparError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Scanners:
     Args:
         labels: For containers that are made.
         resources: Closed by whoever owns it when the comparison is done.
-        images: Images of the same engine in which there may be a Python, for containers that have none they may use.
+        images: Images of the same engine in which there may be a Python, for sides that have none they may use.
     """
 
     def __init__(
@@ -58,9 +59,7 @@ class Scanners:
         if side.engine is None:
             raise NoWayError(f"{side.name}: there is no engine that has it")
         if side.container is None:
-            if side.config is not None and side.config.volumes:
-                raise NoWayError(f"{side.name}: it declares volumes, which would hide what it has there")
-            return self._started(side, side.image_id, f"image {side.name}")
+            return self._of_image(side)
         if not side.container.running:
             raise NoWayError(f"{side.name}: it does not run, so that nothing can be started in it")
         if side.container.cap_drop:
@@ -74,12 +73,36 @@ class Scanners:
             raise NoWayError(
                 f"{reasons[0]}; its processes are not only its own, so that it is not seen from beside"
             )
-        for image in dict.fromkeys((side.image_id, *self._images)):
+        return self._lent(side, (side.image_id, *self._images), reasons, beside=side.container.id)
+
+    def _of_image(self, side: Side) -> Scanner:
+        """A scanner in a container of an image, or in one of another image that has it mounted."""
+        assert side.engine is not None
+        lenders = self._images
+        if side.config is not None and side.config.volumes:
+            reasons = [f"{side.name}: it declares volumes, which would hide what it has there"]
+            lenders = (side.image_id, *lenders)  # where it is mounted they hide nothing
+        else:
             try:
-                return self._started(side, image, f"beside {side.name}", beside=side.container.id)
+                return self._started(side, side.image_id)
             except NoWayError as error:
-                reasons.append(error.message)
-        raise NoWayError("; ".join(dict.fromkeys(reasons)))
+                reasons = [error.message]
+            lenders = tuple(image for image in lenders if image != side.image_id)
+        if not side.engine.info.image_mounts:
+            raise NoWayError(reasons[0])
+        return self._lent(side, lenders, reasons)
+
+    def _lent(
+        self, side: Side, lenders: Sequence[str], reasons: Sequence[str], *, beside: str = ""
+    ) -> Scanner:
+        """A scanner in a container of one of the images, that joins a side's processes or has its image mounted."""
+        told = list(reasons)
+        for image in dict.fromkeys(lenders):
+            try:
+                return self._started(side, image, beside=beside, mounted=not beside)
+            except NoWayError as error:
+                told.append(error.message)
+        raise NoWayError("; ".join(dict.fromkeys(told)))
 
     def _inside(self, side: Side) -> Scanner:
         """A scanner in a container that runs."""
@@ -95,26 +118,36 @@ class Scanners:
             made.ready()
         return made
 
-    def _started(self, side: Side, image: str, what: str, *, beside: str = "") -> Scanner:
+    def _started(self, side: Side, image: str, *, beside: str = "", mounted: bool = False) -> Scanner:
         """A scanner in a container of its own.
 
         Args:
             beside: The container whose files it reads, by way of its first process, instead of its own.
+            mounted: Whether it reads the side's image, mounted, instead of its own.
         """
         engine = side.engine
         assert engine is not None
         with _no_way(side):
-            line = find_python(remote.arguments(remote.OTHER if beside else ""))
-            container = self.create(side, line, image=image, beside=beside)
+            arguments = remote.arguments(remote.OTHER if beside else "", remote.MOUNTED if mounted else "")
+            container = self.create(side, find_python(arguments), image=image, beside=beside, mounted=mounted)
             stream = engine.attach(container)
             self._resources.callback(stream.close)
             engine.start(container)
             born_s = side.container.created_at if side.container is not None else None
+            what = f"beside {side.name}" if beside else f"image {side.name}"
             made = remote.Scanner(stream, what, born_s=born_s)
             made.ready()
         return made
 
-    def create(self, side: Side, line: tuple[str, ...], *, image: str = "", beside: str = "") -> str:
+    def create(
+        self,
+        side: Side,
+        line: tuple[str, ...],
+        *,
+        image: str = "",
+        beside: str = "",
+        mounted: bool = False,
+    ) -> str:
         """Create a container that is no more than a place to look from: no network, no rights but to read."""
         engine = side.engine
         assert engine is not None
@@ -131,6 +164,9 @@ class Scanners:
             # Another's root is reached by way of its process, which takes the right to trace it.
             cap_add=("DAC_READ_SEARCH", "SYS_PTRACE") if beside else ("DAC_READ_SEARCH",),
             processes_of=beside,
+            mounts=(Mount("image", side.image_id, PurePosixPath(remote.MOUNTED), read_only=True),)
+            if mounted
+            else (),
         )
         container = engine.create_container(spec)
         self._created.append((engine, container))

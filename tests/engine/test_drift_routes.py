@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import secrets
@@ -14,6 +15,7 @@ from pytest_envpar.drift.changes import left_behind
 from pytest_envpar.drift.model import sort_key
 from pytest_envpar.drift.produce import MemoryStore
 from pytest_envpar.drift.routes import compare_sides
+from pytest_envpar.drift.scanners import NoWayError, Scanners
 from pytest_envpar.drift.sides import archive_side, container_side, image_side
 from pytest_envpar.engine.values.create import ContainerSpec
 
@@ -167,6 +169,26 @@ def test_two_images(engine: Engine, pair: Planted, answer: Comparison, force: Fo
     assert [(change.path, kinds[change.kind]) for change in back.changes] == [
         (change.path, change.kind) for change in found.changes
     ]
+
+
+@pytest.mark.parametrize("mounted", ["right", "both"])
+def test_an_image_that_cannot_be_scanned_from_inside_is_mounted(
+    engine: Engine, pair: Planted, answer: Comparison, mounted: str
+) -> None:
+    sides = [image_side(engine, image) for image in (pair.left, pair.right)]
+    for at in {"right": (1,), "both": (0, 1)}[mounted]:
+        config = sides[at].config
+        assert config is not None
+        sides[at] = dataclasses.replace(sides[at], config=dataclasses.replace(config, volumes=("/plant",)))
+    left, right = sides
+    if engine.info.image_mounts:
+        found = compare_sides(left, right, force="scan")
+        assert comparable(found.changes) == comparable(answer.changes)
+        assert found.not_compared == ()
+        assert any(line.startswith("only folders that may differ were listed") for line in found.why)
+    else:
+        with contextlib.ExitStack() as stack, pytest.raises(NoWayError, match="declares volumes"):
+            Scanners({}, stack).of(right)
 
 
 @pytest.mark.parametrize("force", ["layers", "export", None], indirect=True)

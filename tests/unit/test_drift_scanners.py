@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import struct
@@ -19,16 +20,17 @@ from pytest_envpar.drift.manifest import ManifestError
 from pytest_envpar.drift.outside import Outside
 from pytest_envpar.drift.produce import MemoryStore, Producer
 from pytest_envpar.drift.routes import compare_sides
-from pytest_envpar.drift.scanners import Scanners
+from pytest_envpar.drift.scanners import NoWayError, Scanners
 from pytest_envpar.drift.sides import Side
 from pytest_envpar.engine.values.images import RunConfig
 from pytest_envpar.errors import ConnectionLostError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pytest_envpar.engine.api import Engine, Stream
+    from pytest_envpar.engine.values.create import ContainerSpec
 
 
 def frame(letter: bytes, data: bytes = b"") -> bytes:
@@ -114,22 +116,29 @@ class Failing:
 
     Args:
         lost: Whether the engine is gone with them.
+        without: Images without a Python.
     """
 
-    def __init__(self, *, lost: bool = False) -> None:
-        self.info = SimpleNamespace(kind="docker", id="x", rootless=False)
+    def __init__(
+        self, *, lost: bool = False, without: Sequence[str] = (), image_mounts: bool = False
+    ) -> None:
+        self.info = SimpleNamespace(kind="docker", id="x", rootless=False, image_mounts=image_mounts)
+        self.made: list[ContainerSpec] = []
         self._lost = lost
-        self._made: list[str] = []
+        self._without = without
 
     def image_folders(self, _: str) -> None:
         return None
 
-    def create_container(self, spec: Any) -> str:
-        self._made.append(spec.image)
-        return str(spec.image)
+    def create_container(self, spec: ContainerSpec) -> str:
+        self.made.append(spec)
+        return spec.image
 
-    def attach(self, _: str) -> Any:
-        return Said(self._lost)
+    def attach(self, container: str) -> Any:
+        said = Said(self._lost)
+        return (
+            SimpleNamespace(read=lambda _: (0, b""), close=said.close) if container in self._without else said
+        )
 
     def start(self, _: str) -> None:
         pass
@@ -190,6 +199,43 @@ def test_a_scanner_that_fails_leaves_the_next_way_open(shared: tuple[str, ...], 
 def test_a_scanner_that_was_asked_for_has_to_work() -> None:
     with pytest.raises(EngineError, match="can't start new thread"):
         compare_sides(*sides(Failing()), force="scan", labels={"x": "y"})
+
+
+@pytest.mark.parametrize(
+    ("volumes", "without", "able", "tried", "told"),
+    [
+        ((), ["a"], True, ["a", "b mounts a"], ""),
+        ((), ["a"], False, ["a"], "a: no Python could be started there"),
+        (("/data",), [], True, ["a mounts a"], ""),
+        (("/data",), ["a"], True, ["a mounts a", "b mounts a"], ""),
+        (("/data",), [], False, [], "a: it declares volumes, which would hide what it has there"),
+        ((), ["a", "b"], True, ["a", "b mounts a"], "a: no Python could be started there"),
+    ],
+)
+def test_an_image_is_mounted_where_there_is_a_python(
+    volumes: tuple[str, ...], without: list[str], able: bool, tried: list[str], told: str
+) -> None:
+    engine = Failing(without=without, image_mounts=able)
+    side = dataclasses.replace(sides(engine)[0], config=RunConfig(volumes=volumes))
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as failing:
+        if told:
+            failing.enter_context(pytest.raises(NoWayError, match=told))
+        Scanners({}, stack, ["a", "b"]).of(side)
+    assert [
+        " ".join((spec.image, *(f"mounts {mount.source}" for mount in spec.mounts))) for spec in engine.made
+    ] == tried
+    for spec in engine.made:
+        folder = spec.command[-1]
+        assert [str(mount.target) for mount in spec.mounts] == ([folder] if folder else [])
+        assert all(mount.kind == "image" and mount.read_only for mount in spec.mounts)
+
+
+def test_only_what_is_mounted_below_a_folder_counts_there(tmp_path: Path) -> None:
+    places = ("/", "/.envpar/image", "/.envpar/images", "/.envpar/image/a b".replace(" ", "\\040"), "/proc")
+    lines = [f"1 2 0:3 / {place} ro - {kind} none ro\n" for place, kind in zip(places, "abcde", strict=True)]
+    (tmp_path / "mountinfo").write_text("".join(lines))
+    assert program.mounts(str(tmp_path), "/.envpar/image") == {"/": "b", "/a b": "d"}
+    assert [*program.mounts(str(tmp_path))] == [*places[:3], "/.envpar/image/a b", "/proc"]
 
 
 def test_without_the_engine_there_is_no_other_way() -> None:
@@ -303,7 +349,7 @@ def folders(*paths: str, limit: int = 100, skip: tuple[str, ...] = ()) -> bytes:
 
 @pytest.fixture
 def overlay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "mounts", lambda _: {"/": "overlay", "/mounted": "tmpfs"})
+    monkeypatch.setattr(program, "mounts", lambda *_: {"/": "overlay", "/mounted": "tmpfs"})
 
 
 @pytest.mark.usefixtures("overlay")

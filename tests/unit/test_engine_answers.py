@@ -7,6 +7,7 @@ one with a mounted image, and its control group's files.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ def test_what_the_engine_is(told: dict[str, Any]) -> None:
     assert not info.local
     assert not info.native_overlay
     assert info.api_version == ("1.51" if kind == "docker" else "1.44")
+    assert info.image_mounts == (kind == "docker")
+    assert not dataclasses.replace(info, api_version="1.47").image_mounts
+    assert not dataclasses.replace(info, api_version="").image_mounts
 
 
 def test_an_engine_with_a_kernel_of_its_own_is_not_this_machine(told: dict[str, Any]) -> None:

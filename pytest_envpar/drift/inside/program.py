@@ -49,10 +49,12 @@ class Answerer:
     Args:
         root: ``/``, or where the root of another container is seen.
         process: The process whose mounts count, as a folder of ``/proc``.
+        folder: The root as that process sees it, if it is not its own.
     """
 
-    def __init__(self, root: str, process: str, source: BinaryIO, out: BinaryIO) -> None:
+    def __init__(self, root: str, process: str, source: BinaryIO, out: BinaryIO, folder: str = "") -> None:
         self._root = root
+        self._folder = folder
         self._process = process
         self._source = source
         self._out = out
@@ -128,7 +130,7 @@ class Answerer:
 
     def _mounted(self) -> dict[str, str]:
         """Tell what is mounted, but the root."""
-        mounted = mounts(self._process)
+        mounted = mounts(self._process, self._folder)
         self._send(b"M", [field for pair in mounted.items() if pair[0] != "/" for field in pair])
         return mounted
 
@@ -177,8 +179,12 @@ class Answerer:
         self._out.write(letter + struct.pack(">I", len(data)) + data)
 
 
-def mounts(process: str) -> dict[str, str]:
-    """Mount points that a process sees, and the types of their file systems: what is mounted last is on top."""
+def mounts(process: str, folder: str = "") -> dict[str, str]:
+    """Mount points that a process sees, and the types of their file systems: what is mounted last is on top.
+
+    Args:
+        folder: Only this one and what is below it, seen from there.
+    """
     found = {}
     with open(process + "/mountinfo", "rb") as lines:
         for line in lines:
@@ -186,15 +192,16 @@ def mounts(process: str) -> dict[str, str]:
             target = before.split(" ")[4]
             for escape, sign in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
                 target = target.replace(escape, sign)
-            found[target] = after.split(" ")[0]
+            if (target + "/").startswith(folder + "/"):
+                found[target[len(folder) :] or "/"] = after.split(" ")[0]
     return found
 
 
 def main() -> None:
-    """Answer, with no arguments about this container; else about the one whose process is named."""
-    process = sys.argv[1] if len(sys.argv) > 1 else ""
-    root = process + "/root" if process else "/"
-    Answerer(root, process or "/proc/self", sys.stdin.buffer, sys.stdout.buffer).answer()
+    """Answer about this container, or the one whose process is named; about all of it, or the folder that is named."""
+    process, folder = sys.argv[1:]
+    root = (process + "/root" if process else "") + folder
+    Answerer(root or "/", process or "/proc/self", sys.stdin.buffer, sys.stdout.buffer, folder).answer()
 
 
 if __name__ == "__main__":

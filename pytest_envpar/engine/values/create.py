@@ -19,13 +19,14 @@ class Mount:
 
     Args:
         kind: ``bind`` (``source`` is an engine-host path), ``volume`` (``source`` is a volume's name, or
-            ``None`` for an anonymous one removed with the container) or ``overlay`` (Podman's own: ``source``
-            is a host path, changes are discarded with the container).
+            ``None`` for an anonymous one removed with the container), ``image`` (``source`` is an image, of an engine
+            with ``image_mounts``) or ``overlay`` (Podman's own: ``source`` is a host path, changes are discarded with
+            the container).
         target: Container path.
         no_copy: Do not fill a new volume with what the image has at ``target``.
     """
 
-    kind: Literal["bind", "volume", "overlay"]
+    kind: Literal["bind", "volume", "image", "overlay"]
     source: str | None
     target: PurePosixPath
     read_only: bool = False

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_IMAGE_MOUNTS = (1, 48)
+
+
 @dataclasses.dataclass(frozen=True)
 class EngineInfo:
     """What an engine says of itself.
@@ -33,6 +36,12 @@ class EngineInfo:
     os: str
     architecture: str
     id: str
+
+    @property
+    def image_mounts(self) -> bool:
+        """Whether containers can have images mounted: Docker from API 1.48 on."""
+        version = tuple(int(part) for part in self.api_version.split(".") if part.isdigit())
+        return self.kind == "docker" and version >= _IMAGE_MOUNTS
 
 
 @dataclasses.dataclass(frozen=True)
