@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.engines import connected, podman_settings
 from rig.hosts import clean_environ
+from rig.leftovers import Leftovers
 from rig.runs import stop_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
+
     from pytest_envpar.engine.api import Engine
 
 pytest_plugins = ["pytester"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In CI, one look at the engines before all tests and one after."""
+    if os.environ.get("CI") and not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="envpar-tests-")
+        config.add_cleanup(folder.cleanup)
+        config.pluginmanager.register(Leftovers(Path(folder.name)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Spread the tests over workers in our own way."""
+    # Without pytest-xdist nothing of this module's may be imported.
+    from rig.spread import Rings
+
+    return Rings(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 from rig import needs
 from rig.engines import OWN, VIRTUAL, connected, podman_settings
 
-from pytest_envpar.containers.labels import CACHE, KIND, RUN, Owner, is_dead
+from pytest_envpar.containers.labels import CACHE, KIND, RUN, Owner
 from pytest_envpar.engine.values.create import ContainerSpec
 from pytest_envpar.errors import EnvparError
 
@@ -35,9 +35,8 @@ def engine_environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str
 def engine(request: pytest.FixtureRequest, engine_environ: Mapping[str, str]) -> Iterator[Engine]:
     """A real engine: the Docker daemon of this machine, a Podman service of our own, and those of a virtual machine."""
     with contextlib.closing(connected(request.param, engine_environ)) as made:
-        before = _labelled(made)
         yield made
-        left = {key: labels for key, labels in _labelled(made).items() if key not in before and _ours(labels)}
+        left = [key for key, labels in _labelled(made).items() if labels.get(RUN) == _RUN]
         assert not left, f"left behind on {request.param}: {left}"
 
 
@@ -145,11 +144,3 @@ def _labelled(engine: Engine) -> dict[str, Mapping[str, str]]:
             if item.labels.get(KIND) != CACHE:
                 found[f"{what} {item.name or item.id}"] = item.labels
     return found
-
-
-def _ours(labels: Mapping[str, str]) -> bool:
-    """Whether this run answers for an object. In CI the machine is ours alone: all but the living count."""
-    if labels.get(RUN) == _RUN:
-        return True
-    owner = Owner.parse(labels)
-    return bool(os.environ.get("CI")) and (owner is None or is_dead(owner))

@@ -528,6 +528,7 @@ def test_the_coverage_of_the_image_and_a_copy_in_the_image(own: Project) -> None
     assert ran.out.count("coverage: platform linux") == 1
 
 
+@pytest.mark.slow
 def test_a_slow_tracer_is_told(measured: Project, tmp_path: Path) -> None:
     """pip brings nothing for the image's Python, so that only the tracer in Python is left."""
     if sys.version_info[:2] == (3, 13):

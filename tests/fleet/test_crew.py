@@ -66,8 +66,10 @@ def test_same_outcomes_as_in_one_container(project: Project) -> None:
     "mode",
     [
         "loadgroup",
-        "each",
-        *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("loadscope", "loadfile", "worksteal")),
+        *(
+            pytest.param(mode, marks=pytest.mark.slow)
+            for mode in ("each", "loadscope", "loadfile", "worksteal")
+        ),
     ],
 )
 def test_modes_of_distribution(mode: str, project: Project) -> None:

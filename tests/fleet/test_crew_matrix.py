@@ -82,10 +82,9 @@ def test_all_stages_over_all_workers(project: Project) -> None:
     "mode",
     [
         "each",
-        "loadgroup",
         *(
             pytest.param(mode, marks=pytest.mark.slow)
-            for mode in ("loadscope", "loadfile", "worksteal", "load")
+            for mode in ("loadgroup", "loadscope", "loadfile", "worksteal", "load")
         ),
     ],
 )

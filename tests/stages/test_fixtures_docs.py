@@ -22,7 +22,7 @@ def examples() -> list[str]:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("stage", [None, "qa"])
+@pytest.mark.parametrize("stage", [pytest.param(None, marks=pytest.mark.slow), "qa"])
 def test_examples(project: Project, stage: str | None) -> None:
     project.stage('network = "bridge"')
     codes = examples()

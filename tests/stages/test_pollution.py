@@ -347,6 +347,7 @@ def test_a_user_without_rights(project: Project) -> None:
     assert section(result)[1:] == ["test_it.py::test_a: created 1 (+ /tmp/a)"]
 
 
+@pytest.mark.slow
 def test_more_than_the_kernel_remembers(project: Project) -> None:
     """The queue of events holds some ten thousand; what overflows is found by looking at everything."""
     result = project.suite(

@@ -129,7 +129,14 @@ def site_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[int, i
     return make
 
 
-@pytest.mark.parametrize(("minor", "python"), interpreters())
+@pytest.mark.parametrize(
+    ("minor", "python"),
+    # The oldest always; the others are in images, too, in which other tests run suites.
+    [
+        pytest.param(*each, marks=pytest.mark.slow if place else ())
+        for place, each in enumerate(interpreters())
+    ],
+)
 def test_site_runs_a_suite_and_supplies_nothing_else(
     minor: str, python: str, tmp_path: Path, site_for: Callable[[tuple[int, int, int]], Path]
 ) -> None:
