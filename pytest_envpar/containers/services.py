@@ -176,7 +176,7 @@ class Services:
             hostname=service.name,
             network=self.network,
             aliases=(service.name,),
-            readable_log=True,
+            log="readable",
         )
         with contextlib.ExitStack() as stack:
             try:

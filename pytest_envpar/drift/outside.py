@@ -37,6 +37,9 @@ class Outside:
         self._mounted: dict[str, str] = {}
         self._above: set[str] = set()
         self._reasons: dict[str, str] = {}
+        self._places: frozenset[str] = frozenset()
+        self._last: tuple[str, frozenset[str], bool] | None = None
+        """A folder, and whether it is no part of the comparison by the places at that time: both sides ask."""
         self.mount(mounted or {})
 
     @property
@@ -50,6 +53,7 @@ class Outside:
             if path != "/" and not self._is_hidden(path):
                 self._mounted.setdefault(path, what)
         self._above = {parent for path in self.paths for parent in _parents(path)}
+        self._places = frozenset(self.paths)
 
     def note(self, path: str, reason: str) -> None:
         """Something was not looked at, and why."""
@@ -58,7 +62,12 @@ class Outside:
 
     def skips(self, path: str) -> bool:
         """Whether a path is no part of the comparison."""
-        return path == "/" or self._is_hidden(path) or self._is_mounted(path)
+        folder = path[: path.rfind("/")]
+        # Of the paths of a whole image many in a row are in one folder.
+        places, known = self._places, self._last
+        if known is None or known[0] != folder or known[1] is not places:
+            known = self._last = (folder, places, not places.isdisjoint(_parents(path)))
+        return path == "/" or path in places or known[2]
 
     def left(self, changes: Iterable[Change]) -> Iterator[Change]:
         """The changes that are part of the comparison.

@@ -223,6 +223,7 @@ class Producer:
         rows = scanner.rows(skip=self._left_out(side).paths)
         made = manifest.write((row[:8] for row in rows), notes=lambda: scanner.notes)
         self.mounted(side, scanner)
+        self._scanners.done(scanner)
         if side.container is None:
             self._put(side.image_id, "tree", made)
         return Produced(Stack([made]), "scan", f"{side.name}: scanned inside a container")

@@ -47,7 +47,9 @@ class Scanners:
         self._labels = labels
         self._resources = resources
         self._images = images
-        self._created: list[tuple[Engine, str]] = []
+        self._created: dict[str, Engine] = {}
+        self._made_for: dict[Scanner, str] = {}
+        self._pool = ThreadPoolExecutor(4)
         resources.callback(self._remove)
 
     def of(self, side: Side) -> Scanner:
@@ -137,7 +139,14 @@ class Scanners:
             what = f"beside {side.name}" if beside else f"image {side.name}"
             made = remote.Scanner(stream, what, born_s=born_s)
             made.ready()
+            self._made_for[made] = container
         return made
+
+    def done(self, scanner: Scanner) -> None:
+        """It is not asked any more: a container that was made for it goes while the comparison goes on."""
+        container = self._made_for.pop(scanner, "")
+        if container:
+            self._pool.submit(_remove, self._created.pop(container), container)
 
     def create(
         self,
@@ -160,6 +169,7 @@ class Scanners:
             network="none",
             workdir=PurePosixPath("/"),
             stdin=True,
+            log="none",
             cap_drop=("ALL",),
             # Another's root is reached by way of its process, which takes the right to trace it.
             cap_add=("DAC_READ_SEARCH", "SYS_PTRACE") if beside else ("DAC_READ_SEARCH",),
@@ -169,14 +179,14 @@ class Scanners:
             else (),
         )
         container = engine.create_container(spec)
-        self._created.append((engine, container))
+        self._created[container] = engine
         return container
 
     def _remove(self) -> None:
         """What was made for this comparison, beside each other: an engine takes its time for each."""
-        if self._created:
-            with ThreadPoolExecutor(len(self._created)) as pool:
-                list(pool.map(_remove, self._created))
+        with self._pool:
+            for container, engine in self._created.items():
+                self._pool.submit(_remove, engine, container)
 
 
 def find_python(arguments: tuple[str, ...]) -> tuple[str, ...]:
@@ -195,7 +205,6 @@ def _no_way(side: Side) -> Iterator[None]:
         raise NoWayError(f"{side.name}: no Python could be started there ({error.message})") from error
 
 
-def _remove(made: tuple[Engine, str]) -> None:
-    engine, container = made
+def _remove(engine: Engine, container: str) -> None:
     with contextlib.suppress(EngineError):
         engine.remove_container(container)

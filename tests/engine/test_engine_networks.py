@@ -104,7 +104,7 @@ def test_lines_of_a_log_come_as_they_are_written_and_end_with_the_container(
     engine: Engine, create: Callable[..., str]
 ) -> None:
     script = "echo out; echo err >&2; read line; echo last; printf 'no end'; exit 3"
-    container = create("sh", "-c", script, stdin=True, readable_log=True)
+    container = create("sh", "-c", script, stdin=True, log="readable")
     stream = engine.attach(container)
     engine.start(container)
     lines = engine.follow_logs(container)
@@ -122,7 +122,7 @@ def test_lines_of_a_log_come_as_they_are_written_and_end_with_the_container(
 
 def test_lines_of_a_log_that_are_written_in_pieces(engine: Engine, create: Callable[..., str]) -> None:
     script = "printf a; sleep 0.3; echo b; python3 -c 'print(\"x\" * 20000)'; printf 'no '; exec sleep 60"
-    container = create("sh", "-c", script, readable_log=True)
+    container = create("sh", "-c", script, log="readable")
     engine.start(container)
     lines = engine.follow_logs(container)
     assert [next(lines).text for _ in range(2)] == [b"ab", b"x" * 20000]

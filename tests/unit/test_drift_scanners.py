@@ -9,6 +9,7 @@ import os
 import struct
 import tarfile
 import threading
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -124,6 +125,7 @@ class Failing:
     ) -> None:
         self.info = SimpleNamespace(kind="docker", id="x", rootless=False, image_mounts=image_mounts)
         self.made: list[ContainerSpec] = []
+        self.removed: SimpleQueue[str] = SimpleQueue()
         self._lost = lost
         self._without = without
 
@@ -143,8 +145,8 @@ class Failing:
     def start(self, _: str) -> None:
         pass
 
-    def remove_container(self, _: str) -> None:
-        pass
+    def remove_container(self, container: str) -> None:
+        self.removed.put(container)
 
     def export(self, container: str) -> Iterator[bytes]:
         raw = io.BytesIO()
@@ -225,9 +227,23 @@ def test_an_image_is_mounted_where_there_is_a_python(
         " ".join((spec.image, *(f"mounts {mount.source}" for mount in spec.mounts))) for spec in engine.made
     ] == tried
     for spec in engine.made:
+        assert spec.log == "none"
         folder = spec.command[-1]
         assert [str(mount.target) for mount in spec.mounts] == ([folder] if folder else [])
         assert all(mount.kind == "image" and mount.read_only for mount in spec.mounts)
+
+
+def test_a_container_goes_as_soon_as_it_is_not_asked_any_more() -> None:
+    engine = Failing()
+    with contextlib.ExitStack() as stack:
+        scanners = Scanners({}, stack)
+        one, _ = (scanners.of(side) for side in sides(engine))
+        scanners.done(one)
+        scanners.done(one)
+        assert engine.removed.get(timeout=60) == "a"
+        assert engine.removed.empty()
+    assert engine.removed.get_nowait() == "b"
+    assert engine.removed.empty()
 
 
 def test_only_what_is_mounted_below_a_folder_counts_there(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.values.create import ContainerSpec
 
 _LOOPBACK = "127.0.0.1"
+_LOGS = {"readable": "json-file", "none": "none"}
 
 
 def create_body(spec: ContainerSpec) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         "Tmpfs": dict(spec.tmpfs),
         "Init": spec.init or None,
         "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else [],
-        "LogConfig": {"Type": "json-file"} if spec.readable_log else {},
+        "LogConfig": {} if spec.log is None else {"Type": _LOGS[spec.log]},
     }
     mounts: list[dict[str, Any]] = []
     binds: list[str] = []

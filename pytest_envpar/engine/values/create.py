@@ -37,11 +37,11 @@ class Mount:
 class ContainerSpec:
     """What to create. Sizes in bytes; ``tmpfs`` maps container paths to mount options.
 
-    ``aliases`` are more names of the container in its ``network``. ``readable_log`` keeps the log where
-    :meth:`Engine.follow_logs` finds it, whatever the engine's own choice is. ``no_new_privileges`` keeps set-user-id
-    programs inside from gaining rights. ``ports`` (``5432/tcp``) are published on ports of the loopback address that
-    the engine chooses. ``processes_of`` is a container whose processes it sees as its own, and which it does not
-    outlive.
+    ``aliases`` are more names of the container in its ``network``. ``log`` is how the engine keeps what it writes:
+    where :meth:`Engine.follow_logs` finds it (``readable``), not at all (``none``, as it is read when it comes), or as
+    the engine chooses (``None``). ``no_new_privileges`` keeps set-user-id programs inside from gaining rights.
+    ``ports`` (``5432/tcp``) are published on ports of the loopback address that the engine chooses. ``processes_of`` is
+    a container whose processes it sees as its own, and which it does not outlive.
     """
 
     image: str
@@ -55,7 +55,7 @@ class ContainerSpec:
     hostname: str | None = None
     network: str | None = None
     aliases: tuple[str, ...] = ()
-    readable_log: bool = False
+    log: Literal["readable", "none"] | None = None
     mounts: tuple[Mount, ...] = ()
     tmpfs: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NONE)
     read_only: bool = False
