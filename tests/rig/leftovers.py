@@ -26,9 +26,9 @@ ENGINES = (Candidate("docker socket", DOCKER), Candidate("podman system service"
 
 @dataclasses.dataclass
 class Leftovers:
-    """Looks at the engines before the first test and after the last, caches apart.
+    """Looks at the engines before the first test and after the last, caches and what a process still uses apart.
 
-    Only where ``CI`` is set, where the machine is ours alone: elsewhere others may leave something meanwhile.
+    Only where ``CI`` is set: elsewhere others may leave something meanwhile.
 
     Args:
         folder: For settings of Podman.
@@ -62,6 +62,7 @@ class Leftovers:
         for candidate in ENGINES:
             with contextlib.suppress(EngineError), contextlib.closing(connect(candidate, environ)) as engine:
                 for each in list_ours(engine):
-                    if each.state != "cache":
+                    lives = each.state == "live" and each.owner is not None
+                    if each.state != "cache" and not lives:
                         found[f"{each.type} {each.name or each.id} on {engine.info.kind}"] = each
         return found
