@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ENGINES = (Candidate("docker socket", DOCKER), Candidate("podman system service", ""))
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)  # pytest keeps plugins in a set
 class Leftovers:
     """Looks at the engines before the first test and after the last, caches and what a process still uses apart.
 

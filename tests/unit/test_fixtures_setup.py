@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -64,7 +65,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        # Who wants the status alone may be gone.
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(body)
 
     def do_GET(self) -> None:
         if self.path == "/_ping":
