@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "BYTECODE",
     "CACHE",
     "KIND",
     "LABEL_PREFIX",
@@ -39,6 +40,8 @@ __all__ = [
 RUN = LABEL_PREFIX + "run"
 WARM = LABEL_PREFIX + "warm"
 """Of a warm container and its volumes: what their names began with when they were made."""
+BYTECODE = "pytest-envpar-bytecode-"
+"""What the names of volumes begin with that are of no use once their owner's project is gone."""
 _HOST = LABEL_PREFIX + "host"
 _BOOT = LABEL_PREFIX + "boot"
 _PID = LABEL_PREFIX + "pid"

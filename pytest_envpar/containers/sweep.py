@@ -6,7 +6,18 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Literal
 
-from pytest_envpar.containers.labels import CACHE, KIND, PROJECT, RUN, STAGE, WARM, Owner, is_dead, is_gone
+from pytest_envpar.containers.labels import (
+    BYTECODE,
+    CACHE,
+    KIND,
+    PROJECT,
+    RUN,
+    STAGE,
+    WARM,
+    Owner,
+    is_dead,
+    is_gone,
+)
 from pytest_envpar.containers.lifecycle import KEPT, run_name
 from pytest_envpar.containers.warm import PARKED, user_of, volumes
 from pytest_envpar.errors import ConnectionLostError, EngineError, NotFoundError
@@ -123,7 +134,7 @@ def _ours(type_: ObjectType, listed: Listed, dead: dict[Owner, bool]) -> OurObje
     state: State = "live"
     if WARM in labels:
         kind, owner = "warm", user_of(listed.name, owner)
-    if listed.name.startswith(PARKED):
+    if listed.name.startswith((PARKED, BYTECODE)):
         state = "dead" if owner is not None and is_gone(owner) else "cache"
     elif kind == CACHE:
         state = "cache"
@@ -146,7 +157,7 @@ def _ours(type_: ObjectType, listed: Listed, dead: dict[Owner, bool]) -> OurObje
 
 
 def sweep(engine: Engine, *, everything_dead: bool = True) -> Swept:
-    """Remove what dead runs left. Live runs, other hosts and caches are never touched.
+    """Remove what dead runs left. Live runs, other hosts and caches of projects that are there are never touched.
 
     Args:
         everything_dead: Also what dead runs of other users left; else only this user's.

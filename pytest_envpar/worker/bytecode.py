@@ -3,6 +3,7 @@
 In a container that starts afresh every run would rewrite the assertions of every test module again, which costs more
 than many suites take. The volume is the project's, the host user's and the image Python's own; entries are pytest's
 own files, which name the time and the size of their source. A project that is copied into the container has none.
+When the project is gone, the user's next run removes it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from pytest_envpar.containers.labels import BYTECODE
 from pytest_envpar.engine.values.create import ContainerSpec, Mount
 from pytest_envpar.errors import EngineError
 from pytest_envpar.worker import cache
@@ -47,7 +49,7 @@ def mount(
     key = cache.digest(
         str(plan.host_root), str(plan.container_root), probe.magic, str(probe.uid), str(owner.uid)
     )
-    name = f"pytest-envpar-bytecode-{key[:16]}"
+    name = BYTECODE + key[:16]
     labels = owner.labels("cache")
     if probe.uid != 0:
         stamp = cache_dir / "volumes" / f"{cache.digest(engine.info.id or engine.info.url, name)}.json"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_envpar.containers.sweep import list_ours, sweep
+
 if TYPE_CHECKING:
+    from pytest_envpar.engine.api import Engine
+
     from .projects import Project
 
 pytestmark = pytest.mark.engine
@@ -29,6 +34,23 @@ def test_kept_between_runs_and_never_stale(project: Project) -> None:
     assert project.run().ok().line == "1 passed"
     project.write("test_it.py", SUITE.replace("VALUE", "22"))
     assert "assert 22 == 1" in project.run().out
+
+
+def test_it_goes_when_its_project_is_gone(project: Project, engine: Engine) -> None:
+    def caches() -> list[str]:
+        return [
+            each.name
+            for each in list_ours(engine)
+            if each.project == str(project.root) and each.type == "volume"
+        ]
+
+    project.write("test_it.py", "def test_a(): pass\n")
+    project.run().ok()
+    sweep(engine, everything_dead=False)
+    assert len(caches()) == 1
+    shutil.rmtree(project.root)
+    sweep(engine, everything_dead=False)
+    assert caches() == []
 
 
 def test_other_users_than_root_may_write(project: Project) -> None:
