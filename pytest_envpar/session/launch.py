@@ -44,6 +44,9 @@ class Ahead(Generic[T]):
         self._error: BaseException | None = None
         # Not Thread.join: interrupted by a signal it takes the thread for ended (Python 3.10).
         self._ended = threading.Event()
+        # Whoever is first of the work and of who gives it up; a signal may give it up while it is given up.
+        self._turn = threading.RLock()
+        self._begun = self._given_up = False
         self._thread = threading.Thread(target=self._run, name="envpar-start", daemon=True)
 
     def start(self) -> None:
@@ -52,6 +55,10 @@ class Ahead(Generic[T]):
 
     def _run(self) -> None:
         try:
+            with self._turn:
+                if self._given_up:
+                    raise RuntimeError("given up before it began")
+                self._begun = True
             self._value.append(self._work())
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asks
             self._error = error
@@ -66,8 +73,15 @@ class Ahead(Generic[T]):
         return self._value[0]
 
     def abandon(self, timeout_s: float) -> bool:
-        """Wait until the work has ended in one way or the other; False if it has not when the time is up."""
-        return self._thread.ident is None or self._ended.wait(timeout_s)
+        """Wait until the work has ended in one way or the other; False if it has not when the time is up.
+
+        What has not begun never will.
+        """
+        with self._turn:
+            if not self._begun:
+                self._given_up = True
+                return True
+        return self._ended.wait(timeout_s)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -159,7 +160,26 @@ def test_a_signal_while_a_stage_is_begun_finds_who_removes_it(
 
 
 def test_what_was_not_started_is_not_waited_for() -> None:
-    ahead = launch.Ahead(lambda: None)
+    made: list[int] = []
+    ahead = launch.Ahead(lambda: made.append(1))
     assert ahead.abandon(0)
+    # As a signal may come between the making of a thread and its first step.
     ahead.start()
+    with pytest.raises(RuntimeError, match="given up"):
+        ahead.result()
+    assert made == []
+
+
+def test_what_was_begun_is_waited_for() -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        goes_on.wait()
+
+    ahead = launch.Ahead(work)
+    ahead.start()
+    begun.wait()
+    assert not ahead.abandon(0)
+    goes_on.set()
     assert ahead.abandon(60)
