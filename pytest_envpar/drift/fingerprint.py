@@ -1,8 +1,8 @@
 """The fingerprint of an image's files: whether a rebuild gave others can be told when the old image is gone.
 
 It is the sha256 of every entry but its time, in tree order, without what any two builds of one Dockerfile write anew
-(the paths of the presets) and what engines put into containers. Every way to look gives the same one: what an engine's
-tar leaves out is left out of all.
+(the paths of the presets) and what engines put into containers, with the folders that hold nothing else. Every way to
+look gives the same one: what an engine's tar leaves out is left out of all.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pytest_envpar.drift.routes import Force
     from pytest_envpar.drift.sides import Side
 
-# A part of what is hashed. 1: first.
-_VERSION = b"files 1\n"
+# A part of what is hashed. 1: first. 2: without folders that engines make where an image has none.
+_VERSION = b"files 2\n"
 
 
 def of_side(side: Side, store: Store, labels: Mapping[str, str], *, force: Force | None = None) -> str | None:
@@ -62,11 +62,10 @@ def of_stack(stack: Stack, outside: Outside | None = None) -> str | None:
     """``sha256:…`` of what layers show; None if some of it could not be read."""
     if any(layer.notes() for layer in stack.layers):
         return None
-    skips = (outside or Outside()).skips
     noise = any_of(tuple(glob for preset in PATHS for glob in preset.paths))
     made = hashlib.sha256(_VERSION)
-    for record in Stack(stack.layers, view(PARTIAL)).records():
-        path = record[PATH]
-        if not skips(path) and noise.fullmatch(path) is None:
-            made.update("\0".join(record[:MTIME]).encode("utf-8", "surrogateescape") + b"\0\n")
+    records = Stack(stack.layers, view(PARTIAL)).records()
+    told = (record for record in records if noise.fullmatch(record[PATH]) is None)
+    for record in (outside or Outside()).left_records(told):
+        made.update("\0".join(record[:MTIME]).encode("utf-8", "surrogateescape") + b"\0\n")
     return f"sha256:{made.hexdigest()}"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_envpar.drift.model import NotCompared
+from pytest_envpar.drift.records import KIND, OWNER, PATH, XATTRS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pytest_envpar.drift.model import Change
+    from pytest_envpar.drift.records import Record
+
+_At = TypeVar("_At")
 
 OURS = ("/.envpar", "/envpar")
 """Where a run puts what is ours."""
@@ -70,24 +75,34 @@ class Outside:
         return path == "/" or path in places or known[2]
 
     def left(self, changes: Iterable[Change]) -> Iterator[Change]:
-        """The changes that are part of the comparison.
+        """The changes that are part of the comparison, in tree order as they come.
 
         The root folder's own permissions are the engine's. A plain folder that only holds what engines or mounts put
         there is made by them where an image has none.
         """
-        held: list[Change] = []
-        for change in changes:
-            if self.skips(change.path):
+        return self._left(changes, attrgetter("path"), _is_plain_change)
+
+    def left_records(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The same of all records of one side: a plain folder that holds nothing else may be from the image as well."""
+        return self._left(records, itemgetter(PATH), _is_plain)
+
+    def _left(
+        self, items: Iterable[_At], path_of: Callable[[_At], str], is_plain: Callable[[_At], bool]
+    ) -> Iterator[_At]:
+        held: list[tuple[str, _At]] = []
+        for item in items:
+            path = path_of(item)
+            if self.skips(path):
                 continue
             # Folders wait for what is in them.
-            while held and not change.path.startswith(held[-1].path + "/"):
+            while held and not path.startswith(held[-1][0] + "/"):
                 held.pop()
-            if change.path in self._above and self._is_plain(change):
-                held.append(change)
+            if path in self._above and is_plain(item):
+                held.append((path, item))
                 continue
-            yield from held
+            yield from (folder for _, folder in held)
             held.clear()
-            yield change
+            yield item
 
     def not_compared(self) -> tuple[NotCompared, ...]:
         """What was not compared, sorted by path."""
@@ -105,14 +120,18 @@ class Outside:
     def _is_mounted(self, path: str) -> bool:
         return path in self._mounted or not self._mounted.keys().isdisjoint(_parents(path))
 
-    @staticmethod
-    def _is_plain(change: Change) -> bool:
-        entry = change.after if change.before is None else change.before if change.after is None else None
-        return (
-            entry is not None
-            and entry.type == "directory"
-            and (entry.mode, entry.uid, entry.gid, entry.xattrs) == (0o755, 0, 0, ())
-        )
+
+def _is_plain_change(change: Change) -> bool:
+    entry = change.after if change.before is None else change.before if change.after is None else None
+    return (
+        entry is not None
+        and entry.type == "directory"
+        and (entry.mode, entry.uid, entry.gid, entry.xattrs) == (0o755, 0, 0, ())
+    )
+
+
+def _is_plain(made: Record) -> bool:
+    return (made[KIND], made[OWNER], made[XATTRS]) == ("d755", "0:0", "")
 
 
 def _parents(path: str) -> list[str]:

@@ -273,6 +273,23 @@ def test_every_way_to_look_gives_the_same_answer(engine: Engine, images: dict[st
     assert answers[0] == answers[1]
 
 
+def test_folders_that_the_engine_makes_are_in_no_fingerprint(
+    engine: Engine, build: Callable[..., str]
+) -> None:
+    from pytest_envpar.drift import fingerprint
+    from pytest_envpar.drift.produce import MemoryStore
+
+    # Without /etc, which Docker makes in every container: also in the one that is exported.
+    side = image_side(
+        engine, build("bare", "FROM scratch", "COPY --from=0 /etc/debian_version /app/f"), name="bare"
+    )
+    by_layers, by_export = (
+        fingerprint.of_side(side, MemoryStore(), {}, force=way) for way in ("layers", "export")
+    )
+    assert by_layers == by_export
+    assert by_layers is not None
+
+
 def test_podman(project: Project, podman_base: tuple[str, str]) -> None:
     one, other = podman_base
     done = project.envpar("diff", one, other, "--engine", "podman", "--format", "json").exits(1)

@@ -41,6 +41,26 @@ def test_times_noise_and_what_engines_write_do_not_count() -> None:
     assert mark((ROOT, ETC, later, *others)) == mark(TREE)
 
 
+def test_folders_that_engines_make_do_not_count_unless_they_hold_or_are_something() -> None:
+    app = (Entry("/app", "directory", 0o755), Entry("/app/f", "file", 0o644, size=1, digest="a" * 64))
+    run, lock = Entry("/run", "directory", 0o755), Entry("/run/lock", "directory", 0o755)
+    noise = Entry("/etc/machine-id", "file", 0o444)
+    bare = mark((ROOT, *app))
+    assert mark((ROOT, *app, ETC, run)) == bare
+    assert mark((ROOT, *app, ETC, Entry("/etc/hosts", "file", 0o644), noise, run)) == bare
+    assert mark((ROOT, *app), (ROOT, ETC)) == bare
+    others = (
+        (ROOT, *app, CONF),
+        (ROOT, *app, ETC, CONF),
+        (ROOT, *app, dataclasses.replace(ETC, mode=0o700)),
+        (ROOT, *app, dataclasses.replace(ETC, uid=1)),
+        (ROOT, *app, run, lock),
+        (ROOT, *app, lock),
+        (ROOT, *app, Entry("/srv", "directory", 0o755)),
+    )
+    assert len({bare, *map(mark, others)}) == 1 + len(others)
+
+
 def test_every_field_counts() -> None:
     other = (
         dataclasses.replace(CONF, mode=0o600),
