@@ -182,6 +182,14 @@ class Project(Folder):
         """Containers of this project's runs."""
         return [each for each in self.left() if each.type == "container" and each.kind == "run"]
 
+    def until_swept(self) -> None:
+        """Wait until nothing is left of a run that was killed: the end of a run does not wait long for what it
+        sweeps, nor for what another one sweeps at the same time."""
+        deadline = time.monotonic() + 60
+        while left := self.left():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+
     def close(self) -> None:
         """End what a failed test left running."""
         for run in self._runs:

@@ -90,7 +90,7 @@ def check_entry(project: Project) -> None:
     assert "remove all that was kept of this project: envpar prune --project" in result.text
     # No process of the suite is left in it, and no later run takes it away.
     assert inside(project, command(result, "enter"), "ls -d /proc/[0-9]*").count("/proc") <= 3
-    sweep(project.engine)
+    sweep(project.engine, everything_dead=False)
     listed = subprocess.run(
         [sys.executable, "-m", "pytest_envpar", "ps"],
         cwd=project.root,
@@ -227,7 +227,7 @@ def test_services_stay_with_it(kept: Project) -> None:
     assert len(names(result)) == 1
     code = 'python3 -c "import urllib.request as u; print(u.urlopen(\\"http://web:8000\\").status)"'
     assert inside(kept, command(result, "enter"), code) == "200\n"
-    sweep(kept.engine)
+    sweep(kept.engine, everything_dead=False)
     assert states(kept) == {("container", "kept"), ("volume", "kept"), ("network", "kept")}
     first, last = re.findall(r"  remove[^:\n]*: +(docker rm.*)", result.text)
     call(kept, first)

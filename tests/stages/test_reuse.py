@@ -202,15 +202,14 @@ def test_what_a_killed_run_had_claimed_is_never_used_again(warm: Project) -> Non
     assert (taken.state, taken.name.startswith("envpar-taken-")) == ("live", True)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    (taken,) = [each for each in ours(warm) if each.id == container.id]
-    assert taken.state == "dead"
-    sweep(warm.engine)
-    assert container.id not in {each.id for each in ours(warm)}
+    # Any other run on this machine may have swept it meanwhile; it is no cache again.
+    assert {each.state for each in ours(warm) if each.id == container.id} <= {"dead"}
     # What the engine was just making for the killed run may appear after a sweep; the next one takes it.
     deadline = time.monotonic() + 60
     while {each.state for each in ours(warm) if each.kind == "warm"} - {"cache"}:
         assert time.monotonic() < deadline, ours(warm)
-        sweep(warm.engine)
+        sweep(warm.engine, everything_dead=False)
+    assert container.id not in {each.id for each in ours(warm)}
 
 
 @pytest.mark.slow
@@ -232,7 +231,7 @@ def test_it_is_a_cache(warm: Project) -> None:
     row = rf"^container +{re.escape(container.name)} +warm +cache +qa +{warm.root}$"
     assert not re.search(row, listed[0], re.MULTILINE)
     assert re.search(row, listed[1], re.MULTILINE)
-    sweep(warm.engine)
+    sweep(warm.engine, everything_dead=False)
     prune(warm.engine, project=str(warm.root))
     assert len(waiting(warm)) == 1
     prune(warm.engine, cache=True, project=str(warm.root))
