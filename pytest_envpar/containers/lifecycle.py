@@ -212,6 +212,8 @@ def start_container(
             runtime=stage.runtime,
             platform=stage.platform,
             stdin=stdin,
+            # What is read as it comes (frames of a worker) is no log, and the engine takes as long to keep it.
+            log="none" if attach or watched else None,
             ports=ports,
         )
         # Closed after the removal: the end of its input would make the container end by itself just then.
