@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_envpar.containers.sweep import list_ours
+from pytest_envpar.containers.sweep import list_ours, sweep
 from pytest_envpar.engine.select import Candidate, connect
 from pytest_envpar.errors import EngineError
 
@@ -35,17 +35,32 @@ class Leftovers:
     """
 
     folder: Path
-    before: dict[str, OurObject] = dataclasses.field(default_factory=dict)
+    before: dict[Candidate, dict[str, OurObject]] = dataclasses.field(default_factory=dict)
     left: list[str] = dataclasses.field(default_factory=list)
 
     def pytest_sessionstart(self) -> None:
-        """Note what others have left."""
-        self.before = self._found()
+        """Note what others have left, on the engines that answer."""
+        for candidate in ENGINES:
+            with contextlib.suppress(EngineError):
+                self.before[candidate] = self._found(candidate)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Whatever is there now and was not is a failure."""
-        new = {key: each for key, each in self._found().items() if key not in self.before}
-        self.left = [f"{key}: {each.kind} of {each.project}, {each.state}" for key, each in new.items()]
+        """Whatever is there now, was not and cannot be swept is a failure; so is an engine that does not answer any
+        more.
+
+        What killed hosts leave is swept by later runs, but nobody waits until that has been done.
+        """
+        for candidate, before in self.before.items():
+            try:
+                found = self._found(candidate, swept=True)
+            except EngineError as error:
+                self.left.append(f"{candidate.title} does not answer any more: {error}")
+            else:
+                self.left += [
+                    f"{key}: {each.kind} of {each.project}, {each.state}"
+                    for key, each in found.items()
+                    if key not in before
+                ]
         if self.left and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -56,13 +71,13 @@ class Leftovers:
             for line in self.left:
                 terminalreporter.write_line(line)
 
-    def _found(self) -> dict[str, OurObject]:
+    def _found(self, candidate: Candidate, *, swept: bool = False) -> dict[str, OurObject]:
         environ: Mapping[str, str] = {**os.environ, **podman_settings(self.folder)}
-        found: dict[str, OurObject] = {}
-        for candidate in ENGINES:
-            with contextlib.suppress(EngineError), contextlib.closing(connect(candidate, environ)) as engine:
-                for each in list_ours(engine):
-                    lives = each.state == "live" and each.owner is not None
-                    if each.state != "cache" and not lives:
-                        found[f"{each.type} {each.name or each.id} on {engine.info.kind}"] = each
-        return found
+        with contextlib.closing(connect(candidate, environ)) as engine:
+            if swept:
+                sweep(engine)
+            return {
+                f"{each.type} {each.name or each.id} on {engine.info.kind}": each
+                for each in list_ours(engine)
+                if each.state != "cache" and (each.state != "live" or each.owner is None)
+            }
