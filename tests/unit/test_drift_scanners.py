@@ -83,6 +83,14 @@ def test_what_a_container_changed_itself_is_no_file_of_another(read: bool, tmp_p
     assert (one[0], one[2]) == ("", "")
 
 
+def test_a_file_system_may_cut_times_to_the_second() -> None:
+    second = 10**9
+    assert scan.changed_since(1000 * second, 1000 * second + second // 2)
+    assert scan.changed_since(1000 * second, 1001 * second - 1)
+    assert not scan.changed_since(1000 * second, 1001 * second)
+    assert not scan.changed_since(1000 * second + 1, 1000 * second + 2)
+
+
 def test_the_engines_clock_may_be_a_tick_ahead_of_the_files(tmp_path: Path) -> None:
     """What a container does at once is stamped with a time before that at which the engine says it was made."""
     (tmp_path / "file").write_bytes(b"1")

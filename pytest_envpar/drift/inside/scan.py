@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _PENDING = 48
 _ATTEMPTS = 3
+_SECOND = 10**9
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 _LETTERS = {
     stat.S_IFREG: "f",
@@ -374,7 +375,7 @@ class Scan:
             if len(self._owners) < 1000:
                 self._owners[whose] = owner
         ident = "%d:%d" % (status.st_ino, status.st_ctime_ns)
-        if self._born is not None and status.st_ctime_ns >= self._born:
+        if self._born is not None and changed_since(status.st_ctime_ns, self._born):
             ident += ":" + self._mark
         return [
             path,
@@ -393,6 +394,11 @@ def look(root: str, path: str) -> tuple[Row | None, list[tuple[str, str]]]:
     """The row of a single path of a layer, and what could not be read; no link on the way is followed."""
     scan = Scan(root, layer=True)
     return scan.single(path), scan.notes
+
+
+def changed_since(ctime: int, born: int) -> bool:
+    """Whether a file may have changed since. Some file systems cut times to the second, as ext4 with small inodes."""
+    return ctime >= born or (ctime > born - _SECOND and not ctime % _SECOND)
 
 
 def _name(item: tuple[str, os.DirEntry[str]]) -> str:
