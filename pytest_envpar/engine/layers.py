@@ -8,6 +8,7 @@ the container must not have one too many from the start.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _PODMANS_OWN = ("container", "PATH", "TERM")
 """Variables that Podman gives every container."""
+_SIGNAL = re.compile(r"[A-Za-z0-9+-]+")
 
 
 def docker_body(image: ImageInfo, spec: ContainerSpec) -> dict[str, Any]:
@@ -78,8 +80,8 @@ def _bind(mount: Mount) -> dict[str, Any]:
 def podman_changes(image: ImageInfo, labels: Mapping[str, str]) -> str:
     """The query parameter ``changes`` of ``POST /commit``: Dockerfile lines."""
     lines = [f"ENTRYPOINT {json.dumps(list(image.entrypoint))}", f"CMD {json.dumps(list(image.cmd))}"]
-    if image.config.stop_signal:
-        # Podman 5 as root drops it.
+    if _SIGNAL.fullmatch(image.config.stop_signal):
+        # Podman 5 as root drops it. An image may say anything there, another line, too.
         lines.append(f"STOPSIGNAL {image.config.stop_signal}")
     # It does not read escapes; what could end the line or the word goes.
     lines += [

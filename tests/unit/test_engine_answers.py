@@ -136,6 +136,11 @@ def test_the_pids_of_a_control_group(control_group: Path) -> None:
 
 
 def test_a_layer_on_podman_is_told_the_signal_of_its_image() -> None:
-    config = {"Id": "sha256:" + "0" * 64, "Config": {"StopSignal": "SIGINT"}}
-    assert "STOPSIGNAL SIGINT" in podman_changes(image_info(config), {}).splitlines()
-    assert "STOPSIGNAL" not in podman_changes(image_info({**config, "Config": {}}), {})
+    def lines(config: dict[str, str]) -> list[str]:
+        return podman_changes(image_info({"Id": "sha256:" + "0" * 64, "Config": config}), {}).splitlines()
+
+    without = lines({})
+    for signal in ("SIGINT", "9", "SIGRTMIN+3"):
+        assert lines({"StopSignal": signal}) == [*without, f"STOPSIGNAL {signal}"]
+    for text in ("SIGTERM\nUSER root", "SIGTERM\n", "SIGTERM \\", "9\r", "${X}"):
+        assert lines({"StopSignal": text}) == without
