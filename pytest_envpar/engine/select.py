@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pytest_envpar.engine.connection import TlsFiles
@@ -18,11 +18,15 @@ from pytest_envpar.engine.translate import redacted
 from pytest_envpar.errors import EngineError, EnvparError, NoEngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pytest_envpar.engine.api import Engine
 
+Kind = Literal["docker", "podman"]
+
 _DOCKER_SOCKET = "/var/run/docker.sock"
+_DOCKERD = "/usr/sbin/dockerd"
+"""Where it is on a machine whose users do not have its folder in their ``PATH``."""
 _ROOT_PODMAN_SOCKET = "/run/podman/podman.sock"
 _ANSWER_TIMEOUT_S = 5.0
 _SSH_ANSWER_TIMEOUT_S = 20.0
@@ -41,6 +45,7 @@ class Candidate:
         tls: Certificates, if it is behind TLS.
         explicit: Whether the user named exactly this one.
         named: Whether it is from the user's environment and not from our list of usual places.
+        kind: Whose place it is; ``None`` for one that the user named by its URL.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Candidate:
     tls: TlsFiles | None = None
     explicit: bool = False
     named: bool = False
+    kind: Kind | None = None
 
     @property
     def starts_service(self) -> bool:
@@ -167,12 +173,12 @@ def _docker_candidates(environ: Mapping[str, str]) -> list[Candidate]:
     found: list[Candidate] = []
     host = environ.get("DOCKER_HOST")
     if host:
-        found.append(Candidate("DOCKER_HOST", host, _tls_of(host, environ), named=True))
+        found.append(Candidate("DOCKER_HOST", host, _tls_of(host, environ), named=True, kind="docker"))
     context = _context(environ)
     # As for the docker command: DOCKER_HOST overrides the context.
     if context is not None and not host:
         found.append(context)
-    found.append(Candidate("docker socket", f"unix://{_DOCKER_SOCKET}"))
+    found.append(Candidate("docker socket", f"unix://{_DOCKER_SOCKET}", kind="docker"))
     return found
 
 
@@ -180,12 +186,12 @@ def _podman_candidates(environ: Mapping[str, str]) -> list[Candidate]:
     found: list[Candidate] = []
     host = environ.get("CONTAINER_HOST")
     if host:
-        found.append(Candidate("CONTAINER_HOST", host, named=True))
+        found.append(Candidate("CONTAINER_HOST", host, named=True, kind="podman"))
     runtime = environ.get("XDG_RUNTIME_DIR")
     if runtime:
-        found.append(Candidate("podman socket", f"unix://{runtime}/podman/podman.sock"))
-    found.append(Candidate("podman socket", f"unix://{_ROOT_PODMAN_SOCKET}"))
-    found.append(Candidate(_SERVICE, ""))
+        found.append(Candidate("podman socket", f"unix://{runtime}/podman/podman.sock", kind="podman"))
+    found.append(Candidate("podman socket", f"unix://{_ROOT_PODMAN_SOCKET}", kind="podman"))
+    found.append(Candidate(_SERVICE, "", kind="podman"))
     return found
 
 
@@ -244,14 +250,14 @@ def _of_context(name: str, environ: Mapping[str, str]) -> Candidate:
     title = f"docker context {name}"
     if not isinstance(host, str) or not host:
         # Kept as a candidate that fails: a context which is named and not there must not pass in silence.
-        return Candidate(title, f"{_CONTEXT}{name}", named=True)
+        return Candidate(title, f"{_CONTEXT}{name}", named=True, kind="docker")
     certificates = folder / "contexts" / "tls" / key / "docker"
     tls = None
     if certificates.is_dir() and not host.startswith("unix://"):
         tls = _tls_in(
             certificates, verify=not docker.get("SkipTLSVerify") if isinstance(docker, dict) else True
         )
-    return Candidate(title, host, tls, named=True)
+    return Candidate(title, host, tls, named=True, kind="docker")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -276,28 +282,35 @@ def reason(error: EnvparError) -> str:
     return error.message.splitlines()[0].removeprefix("engine: ")
 
 
-def install_hint(environ: Mapping[str, str], *, denied: bool = False) -> str:
-    """The command that gives this machine an engine."""
-    if denied:
+def way_out(failed: Sequence[tuple[Candidate, EnvparError]], environ: Mapping[str, str]) -> str:
+    """What to do where none of the candidates is of use: for an engine of a kind that was looked for."""
+    looked_for = [(candidate.kind, error) for candidate, error in failed if not candidate.explicit]
+    if not looked_for:
+        return 'see whether the engine runs at this address; engine = "auto" looks for one on this machine'
+    if any(kind == "docker" and isinstance(error.__cause__, PermissionError) for kind, error in looked_for):
         return "sudo usermod -aG docker $USER, then log in again"
+    return _install_hint({kind for kind, _ in looked_for}, environ)
+
+
+def _install_hint(kinds: Collection[Kind | None], environ: Mapping[str, str]) -> str:
+    """The command that gives this machine an engine of one of the kinds."""
     path = environ.get("PATH")
-    if shutil.which("dockerd", path=path) or Path("/usr/sbin/dockerd").exists():
+    docker, podman = "docker" in kinds, "podman" in kinds
+    if docker and (shutil.which("dockerd", path=path) or Path(_DOCKERD).exists()):
         return (
             "Docker is installed but not running: sudo systemctl start docker (without systemd: sudo dockerd)"
         )
+    if podman and shutil.which("podman", path=path):
+        return "Podman is installed but does not serve: see what 'podman info' says"
     if shutil.which("apt-get", path=path):
-        return "sudo apt-get install docker.io (or, without a daemon: sudo apt-get install podman)"
-    if shutil.which("dnf", path=path):
+        if docker and podman:
+            return "sudo apt-get install docker.io (or, without a daemon: sudo apt-get install podman)"
+        return f"sudo apt-get install {'docker.io' if docker else 'podman'}"
+    if podman and shutil.which("dnf", path=path):
         return "sudo dnf install podman"
-    return "install Docker Engine (https://docs.docker.com/engine/install/) or Podman (https://podman.io)"
-
-
-def way_out(failed: Sequence[tuple[Candidate, EnvparError]], environ: Mapping[str, str]) -> str:
-    """What to do where none of the candidates is of use."""
-    if all(candidate.explicit for candidate, _ in failed):
-        return 'see whether the engine runs at this address; engine = "auto" looks for one on this machine'
-    denied = any(isinstance(error.__cause__, PermissionError) for _, error in failed)
-    return install_hint(environ, denied=denied)
+    places = ["Docker Engine (https://docs.docker.com/engine/install/)"] if docker else []
+    places += ["Podman (https://podman.io)"] if podman else []
+    return f"install {' or '.join(places)}"
 
 
 def _no_engine(failed: Sequence[tuple[Candidate, EnvparError]], environ: Mapping[str, str]) -> NoEngineError:

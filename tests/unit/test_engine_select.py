@@ -79,7 +79,7 @@ def test_contexts(environ: dict[str, str], tmp_path: Path) -> None:
     environ["DOCKER_CONTEXT"] = "secure"
     (found, _) = candidates(["docker"], environ)
     certificates = TlsFiles(ca=tls / "ca.pem", verify=False)
-    assert found == Candidate("docker context secure", "tcp://h:2", certificates, named=True)
+    assert found == Candidate("docker context secure", "tcp://h:2", certificates, named=True, kind="docker")
     # A damaged configuration is no configuration.
     del environ["DOCKER_CONTEXT"]
     (tmp_path / ".docker" / "config.json").write_text("{")
@@ -134,16 +134,14 @@ def test_tls_of_each_engine_of_a_pool(environ: dict[str, str], tmp_path: Path) -
 def test_a_context_by_name(environ: dict[str, str], tmp_path: Path) -> None:
     context(tmp_path, "far", "ssh://me@h", current=False)
     (found,) = candidates(["context://far"], environ)
-    assert found == Candidate("docker context far", "ssh://me@h", None, explicit=True, named=True)
+    assert found == Candidate(
+        "docker context far", "ssh://me@h", None, explicit=True, named=True, kind="docker"
+    )
     with pytest.raises(UsageError, match="docker context gone: there is none of this name"):
         select_engine(["context://gone"], environ)
 
 
 def test_no_engine_names_everything_tried(environ: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    apt = tmp_path / "bin" / "apt-get"
-    apt.write_text("")
-    apt.chmod(0o755)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "root.sock"))
         server.listen()
@@ -158,9 +156,64 @@ def test_no_engine_names_everything_tried(environ: dict[str, str], tmp_path: Pat
         "podman system service: podman is not installed",
     )
     assert "tried 4" in error.message
-    if not Path("/usr/sbin/dockerd").exists():
-        assert error.hint is not None
-        assert "sudo apt-get install docker.io" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("configured", "programs", "hint"),
+    [
+        ("auto", ["dockerd", "podman"], "Docker is installed but not running: sudo systemctl start docker"),
+        (
+            "auto",
+            ["podman", "apt-get"],
+            "Podman is installed but does not serve: see what 'podman info' says",
+        ),
+        (
+            "auto",
+            ["apt-get"],
+            "sudo apt-get install docker.io (or, without a daemon: sudo apt-get install podman)",
+        ),
+        (
+            "auto",
+            [],
+            "install Docker Engine (https://docs.docker.com/engine/install/) or Podman (https://podman.io)",
+        ),
+        ("docker", ["dockerd"], "Docker is installed but not running: sudo systemctl start docker"),
+        ("docker", ["podman", "apt-get"], "sudo apt-get install docker.io"),
+        ("docker", ["dnf"], "install Docker Engine (https://docs.docker.com/engine/install/)"),
+        ("podman", ["dockerd", "apt-get"], "sudo apt-get install podman"),
+        (
+            "podman",
+            ["dockerd", "podman"],
+            "Podman is installed but does not serve: see what 'podman info' says",
+        ),
+        ("podman", ["dnf"], "sudo dnf install podman"),
+        ("podman", [], "install Podman (https://podman.io)"),
+    ],
+)
+def test_the_way_out_is_to_an_engine_that_was_looked_for(
+    configured: str, programs: list[str], hint: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "_DOCKERD", str(Path(environ["HOME"], "dockerd")))
+    folder = Path(environ["PATH"])
+    folder.mkdir()
+    for name in programs:
+        (folder / name).write_text("#!/bin/false\n")
+        (folder / name).chmod(0o755)
+    failed = [(candidate, EngineError("no")) for candidate in candidates([configured], environ)]
+    assert select.way_out(failed, environ).partition(" (without systemd")[0] == hint
+
+
+def test_a_podman_that_refuses_has_nothing_to_do_with_the_docker_group(environ: dict[str, str]) -> None:
+    def hint(*refusing: str) -> str:
+        failed = []
+        for candidate in candidates(["auto"], environ):
+            error = EngineError("no")
+            error.__cause__ = PermissionError() if candidate.name in refusing else None
+            failed.append((candidate, error))
+        return select.way_out(failed, environ)
+
+    assert "usermod" in hint("docker socket")
+    assert "usermod" not in hint("podman socket")
 
 
 def test_permission_denied_is_told_with_the_command(
