@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -25,7 +26,6 @@ from pytest_envpar.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pytest_envpar.containers.sweep import OurObject
     from pytest_envpar.engine.api import Engine
@@ -99,6 +99,12 @@ class Run:
             self._news.wait_for(lambda: self._over or text.encode() in self._text, timeout_s)
             seen = bytes(self._text)
         assert text.encode() in seen, f"no {text!r} in: {seen.decode(errors='replace')}"
+
+    def catches(self, number: int) -> bool:
+        """Whether the host has a handler for a signal by now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        found = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
+        return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
 
     def signal(self, number: int) -> float:
         """Send a signal to the host's process group as a terminal does; returns the time."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_envpar.engine.api import Engine
 
-    from .projects import Project
+    from .projects import Project, Run
 
 pytestmark = pytest.mark.engine
 
@@ -130,16 +130,27 @@ def test_while_an_image_is_built(project: Project, number: signal.Signals) -> No
     assert project.left() == []
 
 
-@pytest.mark.parametrize("delay_s", [0.4, 0.55, 0.7, 0.85, 1.0])
-def test_at_any_moment_of_the_start(project: Project, delay_s: float) -> None:
+MOMENTS: dict[str, Callable[[Run, Project], bool]] = {
+    "we are asked": lambda run, _: run.catches(signal.SIGTERM),
+    "something is made": lambda _, project: project.left() != [],
+    "a container is made": lambda _, project: project.containers() != [],
+    "it runs": lambda _, project: any(each.status == "running" for each in project.containers()),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_at_any_moment_of_the_start(project: Project, moment: str) -> None:
     project.write("test_it.py", "import time\ndef test_a(): time.sleep(1000)\n")
     run = project.start()
-    time.sleep(delay_s)  # the moments in between have nothing that could be waited for
+    deadline = time.monotonic() + 60
+    while not MOMENTS[moment](run, project):
+        assert run.process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     at = run.signal(signal.SIGTERM)
     result = run.end().clean()
     assert time.monotonic() - at < BOUND_S
-    if result.code != -signal.SIGTERM:  # before we were asked
-        assert result.code == 143
+    assert result.code == 143, result.text
     assert project.left() == []
 
 
