@@ -33,6 +33,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Leftovers(Path(folder.name)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Where a test fails before it has seen the end of a host process, that ends too, before its fixtures look for
+    what is left."""
+    stop_all()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """The same where a test is interrupted: fixtures end after this."""
+    stop_all()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     """Spread the tests over workers in our own way."""
@@ -49,13 +62,6 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         **clean_environ(tmp_path_factory.mktemp("cache")),
         **podman_settings(tmp_path_factory.mktemp("podman")),
     }
-
-
-@pytest.fixture(autouse=True)
-def no_host_outlives_its_test() -> Iterator[None]:
-    """Where a test fails or is interrupted before it has seen the end of a host process, that ends too."""
-    yield
-    stop_all()
 
 
 @pytest.fixture(scope="session")

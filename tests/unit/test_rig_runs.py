@@ -10,6 +10,7 @@ import pytest
 from rig import runs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # The signal may come while the first line is still being written, where print() cannot be called again.
@@ -48,3 +49,18 @@ def test_a_run_that_does_not_end_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match=r"(?s)did not end.*told to end"):
         run.end(0)
     assert run.process.returncode == 3
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[runs.Run]]:
+    """Hosts that have to be gone when fixtures of the test end."""
+    begun: list[runs.Run] = []
+    yield begun
+    assert [run.process.returncode for run in begun] == [3]
+
+
+def test_a_host_that_goes_on_ends_before_the_fixtures_of_its_test(
+    hosts: list[runs.Run], tmp_path: Path
+) -> None:
+    hosts.append(_begin(HELD, tmp_path))
+    hosts[0].wait_for("held")
