@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.ports import free_port
 
 from pytest_envpar.engine.docker_api import DockerEngine
 from pytest_envpar.engine.retry import Backoff
@@ -248,8 +249,7 @@ def test_a_registry_that_refuses(
 
 @DOCKER_FIRST
 def test_a_registry_that_is_not_there(engine: Engine) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     with pytest.raises(EngineError, match=r"(?i)refused") as caught:
         engine.pull(f"127.0.0.1:{port}/some/image:1")
     assert f"127.0.0.1:{port}/some/image:1" in caught.value.message

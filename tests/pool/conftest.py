@@ -10,8 +10,9 @@ import pytest
 from rig.engines import DOCKER
 from rig.hosts import SOURCE, clean_environ
 from rig.needs import images
+from rig.ports import free_port
 
-from .daemons import PATH, SecondDocker, answers, free_port, program, wait_until
+from .daemons import PATH, SecondDocker, answers, program, wait_until
 from .projects import IMAGES, Project
 
 if TYPE_CHECKING:

@@ -54,12 +54,6 @@ def answers(address: tuple[str, int]) -> bool:
     return True
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 class SecondDocker:
     """A daemon with its own network, data and certificates, which a test may kill and start again."""
 

@@ -18,6 +18,8 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
+from rig.ports import free_port
+
 from .images import Pusher
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def serving(
     folder: Path,
     *,
     address: str = "127.0.0.1",
-    port: int = 0,
+    port: int | None = None,
     user: str | None = None,
     tls: bool = False,
     auth: str = "",
@@ -88,8 +90,7 @@ def serving(
         auth: Its configuration of authentication, where ``user`` does not make it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.create_server((address, port)) as probe:
-        port = probe.getsockname()[1]
+    port = port or free_port(address)
     lines = [
         "version: 0.1",
         "log: {level: error, accesslog: {disabled: true}}",
