@@ -183,7 +183,7 @@ class DockerImages(Calls):
         query = {"container": container, "repo": repository, "tag": version}
         body: Mapping[str, Any] = {}
         if self._info.kind == "podman":
-            query["changes"] = layers.podman_changes(image, labels)
+            query["changes"] = layers.podman_changes(image, labels, self._info.version)
         else:
             body = layers.docker_config(image, labels)
         self._json("POST", "/commit", doing, query=query, body=body)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _PODMANS_OWN = ("container", "PATH", "TERM")
 """Variables that Podman gives every container."""
+_KEEPS_SIGNAL = ("3.", "4.")
+"""Versions of Podman that keep the stop signal by themselves, and make a number of one that they are told."""
 _SIGNAL = re.compile(r"[A-Za-z0-9+-]+")
 
 
@@ -77,10 +79,10 @@ def _bind(mount: Mount) -> dict[str, Any]:
     return {"type": "bind", "source": mount.source, "destination": str(mount.target), "options": options}
 
 
-def podman_changes(image: ImageInfo, labels: Mapping[str, str]) -> str:
-    """The query parameter ``changes`` of ``POST /commit``: Dockerfile lines."""
+def podman_changes(image: ImageInfo, labels: Mapping[str, str], version: str) -> str:
+    """The query parameter ``changes`` of ``POST /commit``: Dockerfile lines for this version of Podman."""
     lines = [f"ENTRYPOINT {json.dumps(list(image.entrypoint))}", f"CMD {json.dumps(list(image.cmd))}"]
-    if _SIGNAL.fullmatch(image.config.stop_signal):
+    if not version.startswith(_KEEPS_SIGNAL) and _SIGNAL.fullmatch(image.config.stop_signal):
         # Podman 5 as root drops it. An image may say anything there, another line, too.
         lines.append(f"STOPSIGNAL {image.config.stop_signal}")
     # It does not read escapes; what could end the line or the word goes.

@@ -136,11 +136,13 @@ def test_the_pids_of_a_control_group(control_group: Path) -> None:
 
 
 def test_a_layer_on_podman_is_told_the_signal_of_its_image() -> None:
-    def lines(config: dict[str, str]) -> list[str]:
-        return podman_changes(image_info({"Id": "sha256:" + "0" * 64, "Config": config}), {}).splitlines()
+    def lines(config: dict[str, str], version: str = "5.8.0") -> list[str]:
+        image = image_info({"Id": "sha256:" + "0" * 64, "Config": config})
+        return podman_changes(image, {}, version).splitlines()
 
     without = lines({})
     for signal in ("SIGINT", "9", "SIGRTMIN+3"):
         assert lines({"StopSignal": signal}) == [*without, f"STOPSIGNAL {signal}"]
+        assert lines({"StopSignal": signal}, "4.3.1") == without
     for text in ("SIGTERM\nUSER root", "SIGTERM\n", "SIGTERM \\", "9\r", "${X}"):
         assert lines({"StopSignal": text}) == without
