@@ -41,6 +41,7 @@ class Summary:
         self._changes: list[changes.Changes] = []
         self._looked = False
         self._artifacts: dict[Path, None] = {}
+        self._owed = False
 
     @property
     def inside(self) -> list[str | None]:
@@ -107,10 +108,25 @@ class Summary:
         """Come last."""
         self.write(terminalreporter)
 
+    def pytest_sessionfinish(self) -> None:
+        """From now on there is something to say."""
+        self._owed = True
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """Say what nobody may miss where pytest writes no summary: after internal errors, ``pytest.exit("", 9)``."""
+        reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        if self._owed and reporter is not None:
+            self._write(reporter, [*self._told(), *map(escaped, self.kept)])
+
     def write(self, reporter: Any) -> None:
         """Write what we have to say to pytest's terminal reporter."""
         verbosity = reporter.config.get_verbosity() if hasattr(reporter.config, "get_verbosity") else 0
-        for line in self.lines(verbosity):
+        self._write(reporter, self.lines(verbosity))
+
+    def _write(self, reporter: Any, lines: Iterable[str]) -> None:
+        self._owed = False
+        for line in lines:
             reporter.write_line(f"{self._prefix}{line}" if not line.startswith(" ") else line)
 
     def lines(self, verbosity: int) -> list[str]:
@@ -119,10 +135,7 @@ class Summary:
         Args:
             verbosity: As pytest counts ``-v`` and ``-q``.
         """
-        lines = [escaped(note) for note in self.notes]
-        if self.unseen:
-            what = "test ran inside and is" if self.unseen == 1 else "tests ran inside and are"
-            lines.append(f"{self.unseen} {what} not shown, because the run was stopped")
+        lines = self._told()
         if self._artifacts and verbosity >= 0:
             lines.append(f"{len(self._artifacts)} artifacts brought back")
         if self._looked and verbosity >= 0:
@@ -134,6 +147,13 @@ class Summary:
                 if verbosity > 0:
                     lines += render.detail_lines(found)
         return [*lines, *map(escaped, self.kept)]
+
+    def _told(self) -> list[str]:
+        lines = [escaped(note) for note in self.notes]
+        if self.unseen:
+            what = "test ran inside and is" if self.unseen == 1 else "tests ran inside and are"
+            lines.append(f"{self.unseen} {what} not shown, because the run was stopped")
+        return lines
 
 
 @contextlib.contextmanager

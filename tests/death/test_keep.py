@@ -163,7 +163,6 @@ def test_so_is_a_worker_that_never_has_a_session(kept: Project) -> None:
     assert inside(kept, command(result, "enter"), "cat conftest.py") == "import os\nos._exit(3)\n"
 
 
-@pytest.mark.slow
 def test_so_is_an_exit_that_no_test_shows(kept: Project) -> None:
     kept.write("test_it.py", SUITE + "def test_exit():\n    import pytest\n    pytest.exit('enough', 9)\n")
     result = kept.start("--env-keep=failed").end().clean()
