@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from rig.engines import connected, podman_settings
 from rig.hosts import clean_environ
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine
 
 pytest_plugins = ["pytester"]
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("any time", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("any time")
 
 
 def pytest_configure(config: pytest.Config) -> None:
