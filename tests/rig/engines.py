@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from pytest_envpar.engine.api import Engine
 
 DOCKER = "unix:///var/run/docker.sock"
-OWN = ("docker", "podman")
-"""The engines of this machine."""
+HERE = {
+    "docker": Candidate("docker socket", DOCKER),
+    "podman": Candidate("podman system service", ""),
+}
+"""Where the engines of this machine are, by their names."""
+OWN = tuple(HERE)
 
 
 def _virtual(text: str) -> dict[str, str]:
@@ -46,13 +50,9 @@ _PODMAN_NOFILE = 1 << 20
 
 def connected(name: str, environ: Mapping[str, str]) -> Engine:
     """The engine ``docker`` or ``podman`` of this machine, or one of ``VIRTUAL``; whoever asks closes it."""
-    candidates = {
-        "docker": Candidate("docker socket", DOCKER),
-        "podman": Candidate("podman system service", ""),
-        **{each: Candidate("ENVPAR_VIRTUAL", url) for each, url in VIRTUAL.items()},
-    }
+    candidate = HERE.get(name) or Candidate("ENVPAR_VIRTUAL", VIRTUAL[name])
     try:
-        return connect(candidates[name], environ)
+        return connect(candidate, environ)
     except EngineError as error:
         missing(f"no {name}: {error}")
 

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_envpar.containers.sweep import list_ours, sweep
-from pytest_envpar.engine.select import Candidate, connect
+from pytest_envpar.engine.select import connect
 from pytest_envpar.errors import EngineError
 
-from .engines import DOCKER, podman_settings
+from .engines import HERE, podman_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from pytest_envpar.containers.sweep import OurObject
+    from pytest_envpar.engine.select import Candidate
 
-ENGINES = (Candidate("docker socket", DOCKER), Candidate("podman system service", ""))
+ENGINES = tuple(HERE.values())
 
 
 @dataclasses.dataclass(eq=False)  # pytest keeps plugins in a set
